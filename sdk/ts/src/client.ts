@@ -1,0 +1,5 @@
+import type { Client, ClientOptions } from "./index";
+
+export function createClient(options: ClientOptions): Client {
+  throw new Error(`not wired yet: ${options.server}`);
+}
