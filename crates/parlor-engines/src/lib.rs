@@ -1,0 +1,1 @@
+//! The engines of Parlor: one folder per outside system, each implementing ports of the core.

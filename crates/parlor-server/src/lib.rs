@@ -1,0 +1,1 @@
+//! The doors of Parlor: HTTP, WebSocket, configuration, background jobs, and the binary.
