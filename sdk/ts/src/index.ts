@@ -93,6 +93,7 @@ export type SessionState =
   | { readonly state: "signed_out"; readonly reason: "none" | "signed_out" | "lost" }
   | { readonly state: "signed_in"; readonly userId: string; readonly me: Me };
 
+/** `sinceMs`: when the present connection was welcomed; in all other states, when the last one was lost. */
 export type ConnectionState =
   /**
    * No socket. `stopped`: not started, or nobody signed in. `network`: the application said that the network
