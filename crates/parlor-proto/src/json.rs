@@ -56,7 +56,11 @@ fn blame(error: serde_path_to_error::Error<serde_json::Error>) -> Invalid {
     if inner.is_syntax() || inner.is_eof() || inner.is_io() {
         return not_json(&inner);
     }
-    let detail = without_position(&inner.to_string());
+    blame_field(path, without_position(&inner.to_string()))
+}
+
+/// Turns what serde says about a path into a refusal that names the field.
+pub fn blame_field(path: String, detail: String) -> Invalid {
     let path = if path == "." { String::new() } else { path };
     // serde names the unknown, missing or repeated field in its text only, and its path may or
     // may not hold it already, depending on the kind of error.

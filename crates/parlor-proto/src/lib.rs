@@ -18,6 +18,7 @@ pub mod members;
 pub mod messages;
 pub mod presence;
 pub mod receipts;
+pub mod server;
 pub mod time;
 
 pub use error::{CloseCode, ErrorCode, Invalid, Problem};
