@@ -1,1 +1,1 @@
-//! One suite per port, run by every engine; the proof of the contracts in `ports/`.
+//! The conformance suites.

@@ -98,7 +98,9 @@ pub trait Chats: Send + Sync + 'static {
     /// Tells whether two people are present members of one chat.
     async fn share_chat(&self, one: UserId, other: UserId) -> EngineResult<bool>;
 
-    /// Clears a chat for one member up to a position and appends `cleared` to their stream.
+    /// Clears a chat for one member up to a position and appends `cleared` to their stream, which
+    /// names the position then in force: a lower one than before changes nothing. For somebody who
+    /// is not a present member only the stream moves.
     async fn clear(
         &self,
         chat_id: ChatId,

@@ -1,5 +1,7 @@
 //! The log of a chat: events appended in one order, and everything that follows from them.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use parlor_proto::{
     ChatId, Event, MediaId, MessageId, Seq, UserId,
@@ -26,6 +28,24 @@ pub struct Append {
     pub expects: Expects,
     /// At least one event.
     pub events: Vec<NewEvent>,
+}
+
+impl Append {
+    /// Tells whether the unit can mean anything: it has an event; `Created` stands first in the unit
+    /// that makes a chat and nowhere else; no founder is named twice.
+    pub fn is_well_formed(&self) -> bool {
+        let n_created = self.events.iter().filter(|e| matches!(e, NewEvent::Created)).count();
+        match &self.expects {
+            Expects::NewChat(new) => {
+                let founders: BTreeSet<_> = new.members.iter().map(|m| m.user_id).collect();
+                matches!(self.events.first(), Some(NewEvent::Created))
+                    && n_created == 1
+                    && founders.len() == new.members.len()
+                    && !founders.is_empty()
+            }
+            Expects::Epoch(_) => !self.events.is_empty() && n_created == 0,
+        }
+    }
 }
 
 /// The idempotency key of a unit.
@@ -159,7 +179,8 @@ pub enum Appended {
     NoTarget,
     /// The target was deleted.
     TargetDeleted,
-    /// Nothing would change: the same reaction again, or one that is not there.
+    /// Nothing would change: the same reaction again, or one that is not there; a member who joins,
+    /// somebody who is none who leaves or gets a role, a member who gets the role they have.
     Unchanged,
     /// The message has as many kinds of reaction as it may have.
     TooManyReactions,
@@ -194,7 +215,8 @@ pub enum Anchor {
     Before(Seq),
     /// The oldest messages after a position.
     After(Seq),
-    /// Messages on both sides of a position, the one at it included.
+    /// Messages on both sides of a position, the one at it included: half of the page (rounded down)
+    /// before it, the rest from it on; a side that ends early is not made up for by the other.
     Around(Seq),
 }
 
@@ -214,21 +236,28 @@ pub struct HistoryPage {
 /// - `write_batch` is one durable transaction: when it answers, everything in it survives a power
 ///   cut; when it fails, nothing of it is stored, unless the error says that the outcome is unknown.
 /// - Units are applied in order, each whole or not at all; the outcome of one does not spoil others.
+///   A batch with a unit that is not well formed (see [`Append::is_well_formed`]) is refused whole
+///   as broken: no client can cause one.
 /// - Events of a chat get `seq` 1, 2, 3, … and ids that rise with it, whatever the clocks say (I1, I4).
+/// - `created_at` of an event is the milliseconds of its id, so that it never falls as `seq` rises.
 /// - A key `(sender_id, client_id)` is stored once, over all chats (I3); the check comes before the
 ///   epoch check, so that a repeat is recognised by a former member too. A unit with several events
 ///   counts as its first one.
 /// - After a unit is `Stale`, later units of the same sender and chat in the batch are `Stale` too,
 ///   so that one person's order is kept (a repeat is still recognised).
+/// - A new chat is checked against its `direct_key` first (`DirectExists`), then its id (`Stale`).
 /// - Membership events raise the epoch of the chat by one each, move the members table, and append
 ///   `chat_added` or `chat_removed` to the streams of those concerned. Cursors of a new member start
 ///   at their `joined_seq`. A one-to-one's `direct_key` is unique.
 /// - A `message` event is always handed out in its present state, with `state_seq`; an `edit` whose
-///   text was replaced or erased comes without its text. `status` is always `Sent`.
+///   text was replaced or erased comes without its text. `status` is always `Sent`. Reactions stand
+///   in the order of their oldest present use, each with its first people in that order.
 /// - A deleted message keeps its place as a tombstone; its text, those of its edits, its attachments
-///   and its reactions are gone from the store when the call answers.
+///   and its reactions are gone from the store when the call answers; `reaction` events about it come
+///   with an empty emoji. Its type, `client_id`, `reply_to` and `edited_at` stay.
 /// - A stored row that cannot be decoded, or whose checksum is wrong, is handed out as
-///   `EventBody::Unknown` at its `seq` and counted; it never stops a reader.
+///   `EventBody::Unknown` at its `seq` and counted; it never stops a reader. Where only messages are
+///   asked for, such a row is left out.
 #[async_trait]
 pub trait Messages: Send + Sync + 'static {
     /// Writes a batch; one outcome per unit, in order.

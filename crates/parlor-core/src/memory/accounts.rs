@@ -1,0 +1,156 @@
+//! The twin of `ports::accounts`.
+
+use async_trait::async_trait;
+use parlor_proto::{
+    Seq, Time, UserId,
+    frame::{AccountEvent, AccountEventBody},
+};
+
+use super::{Memory, State};
+use crate::ports::{
+    EngineError, EngineResult,
+    accounts::{Account, AccountUpdate, Accounts, PutAccount, UpdateAccount},
+};
+
+impl State {
+    fn present(&mut self, user_id: UserId) -> Option<&mut Account> {
+        self.accounts.get_mut(&user_id).filter(|account| account.deleted_at.is_none())
+    }
+
+    fn email_is_taken(&self, key: Option<&str>, by_others_than: UserId) -> bool {
+        key.is_some()
+            && self
+                .accounts
+                .values()
+                .any(|a| a.email_key.as_deref() == key && a.user_id != by_others_than)
+    }
+}
+
+#[async_trait]
+impl Accounts for Memory {
+    async fn put(&self, mut account: Account) -> EngineResult<PutAccount> {
+        let mut state = self.state.lock();
+        if state.accounts.contains_key(&account.user_id) {
+            return Err(EngineError::broken("an account with this id exists"));
+        }
+        // A removed account keeps its username key, so it is found here too.
+        if state.accounts.values().any(|a| a.username_key == account.username_key) {
+            return Ok(PutAccount::UsernameTaken);
+        }
+        if state.email_is_taken(account.email_key.as_deref(), account.user_id) {
+            return Ok(PutAccount::EmailTaken);
+        }
+        let first = state.accounts.is_empty();
+        account.admin |= first;
+        state.accounts.insert(account.user_id, account);
+        Ok(PutAccount::Stored { first })
+    }
+
+    async fn load(&self, user_id: UserId) -> EngineResult<Option<Account>> {
+        Ok(self.state.lock().accounts.get(&user_id).cloned())
+    }
+
+    async fn load_many(&self, user_ids: &[UserId]) -> EngineResult<Vec<Account>> {
+        let state = self.state.lock();
+        Ok(state.accounts.values().filter(|a| user_ids.contains(&a.user_id)).cloned().collect())
+    }
+
+    async fn find_by_username(&self, username_key: &str) -> EngineResult<Option<Account>> {
+        let state = self.state.lock();
+        Ok(state
+            .accounts
+            .values()
+            .find(|a| a.username_key == username_key && a.deleted_at.is_none())
+            .cloned())
+    }
+
+    async fn find_by_email(&self, email_key: &str) -> EngineResult<Option<Account>> {
+        let state = self.state.lock();
+        Ok(state.accounts.values().find(|a| a.email_key.as_deref() == Some(email_key)).cloned())
+    }
+
+    async fn count(&self) -> EngineResult<u64> {
+        Ok(self.state.lock().accounts.len() as u64)
+    }
+
+    async fn update(
+        &self,
+        user_id: UserId,
+        update: AccountUpdate,
+        at: Time,
+    ) -> EngineResult<UpdateAccount> {
+        let mut state = self.state.lock();
+        let email_key = update.email.as_ref().map(|(_, key)| key.as_str());
+        let is_taken = state.email_is_taken(email_key, user_id);
+        let Some(account) = state.present(user_id) else {
+            return Ok(UpdateAccount::Missing);
+        };
+        if is_taken {
+            return Ok(UpdateAccount::EmailTaken);
+        }
+        if let Some(name) = update.display_name {
+            account.display_name = name;
+        }
+        if let Some((email, key)) = update.email {
+            account.email = Some(email);
+            account.email_key = Some(key);
+        }
+        if let Some(privacy) = update.privacy {
+            account.privacy = privacy;
+        }
+        if let Some(hash) = update.password_hash {
+            account.password_hash = Some(hash);
+        }
+        state.append_own(user_id, AccountEventBody::Settings, at);
+        Ok(UpdateAccount::Updated)
+    }
+
+    async fn remove(&self, user_id: UserId, at: Time) -> EngineResult<bool> {
+        let mut state = self.state.lock();
+        let Some(account) = state.present(user_id) else {
+            return Ok(false);
+        };
+        account.username.clear();
+        account.display_name.clear();
+        account.email = None;
+        account.email_key = None;
+        account.password_hash = None;
+        account.deleted_at = Some(at);
+        state.devices.retain(|_, device| device.user_id != user_id);
+        Ok(true)
+    }
+
+    async fn touch(&self, seen: &[(UserId, Time)]) -> EngineResult<()> {
+        let mut state = self.state.lock();
+        for (user_id, at) in seen {
+            if let Some(account) = state.accounts.get_mut(user_id) {
+                account.last_seen = account.last_seen.max(Some(*at));
+            }
+        }
+        Ok(())
+    }
+
+    async fn append_own(
+        &self,
+        user_id: UserId,
+        body: AccountEventBody,
+        at: Time,
+    ) -> EngineResult<AccountEvent> {
+        Ok(self.state.lock().append_own(user_id, body, at))
+    }
+
+    async fn own_events(
+        &self,
+        user_id: UserId,
+        after: Seq,
+        limit: u32,
+    ) -> EngineResult<Vec<AccountEvent>> {
+        let state = self.state.lock();
+        let stream = state.own.get(&user_id).into_iter().flatten();
+        Ok(stream.filter(|event| event.seq > after).take(limit as usize).cloned().collect())
+    }
+
+    async fn own_head(&self, user_id: UserId) -> EngineResult<Seq> {
+        Ok(self.state.lock().own.get(&user_id).map_or(Seq::ZERO, |s| Seq::new(s.len() as u64)))
+    }
+}
