@@ -1,0 +1,249 @@
+//! Group commit: queue → one batch → answers. The same code in production and in simulation.
+//!
+//! One task takes everything that queued while the last batch was written, hands it to the log as
+//! one durable transaction, then answers and tells everybody, in order. There is no timer: a lone
+//! message commits at once, a burst forms batches by itself (promises 2.2).
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use parlor_proto::EventBody;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    Ports,
+    access::{self, Act},
+    chats::ChatCache,
+    delivery,
+    error::{Error, Result},
+    ports::{
+        bus::Bus,
+        messages::{Append, Appended, Expects, Messages, NewEvent, Stored},
+    },
+    stats::{self, Stats},
+};
+
+/// Units of one batch.
+const BATCH_UNITS: usize = 512;
+/// Bytes of text in one batch.
+const BATCH_BYTES: usize = 1024 * 1024;
+/// Units that may wait; what comes beyond is refused, not served late (promises P17).
+const QUEUE_UNITS: usize = 16 * 1024;
+/// How often a unit is decided anew when the membership keeps moving under it.
+const RECHECKS: u32 = 5;
+
+/// Called once with the outcome, before anybody is told of the event. Must not block.
+pub type Done = Box<dyn FnOnce(Result<Appended>) + Send>;
+
+/// A unit on its way into the log.
+struct Request {
+    append: Append,
+    /// What the sender was found to be allowed to do; asked again if the membership moved.
+    act: Act,
+    done: Done,
+    rechecks: u32,
+}
+
+/// The door to the queue.
+pub struct Appender {
+    queue: mpsc::Sender<Request>,
+    /// Every event whose id has lower milliseconds than this was told to the bus.
+    told_ms: Arc<AtomicU64>,
+    stats: Arc<Stats>,
+}
+
+impl Appender {
+    /// Starts the task; it ends when the last door is dropped.
+    pub fn start(ports: &Ports, chats: ChatCache, stats: Arc<Stats>) -> Self {
+        let (queue, requests) = mpsc::channel(QUEUE_UNITS);
+        // Ids made from now on are not below now: all lower ones are in the log already.
+        let told_ms = Arc::new(AtomicU64::new(ports.clock.now().millis()));
+        let task = Task {
+            log: ports.messages.clone(),
+            bus: ports.bus.clone(),
+            chats,
+            told_ms: told_ms.clone(),
+            stats: stats.clone(),
+        };
+        ports.spawn.spawn("appender", Box::pin(task.run(requests)));
+        Self { queue, told_ms, stats }
+    }
+
+    /// Queues a unit; `done` gets its outcome. Units of one caller keep their order.
+    pub fn enqueue(&self, append: Append, act: Act, done: Done) {
+        let request = Request { append, act, done, rechecks: 0 };
+        if let Err(refused) = self.queue.try_send(request) {
+            stats::add(&self.stats.appends_overflowed, 1);
+            (refused.into_inner().done)(Err(Error::unavailable()));
+        }
+    }
+
+    /// Queues a unit and waits for its outcome.
+    pub async fn append(&self, append: Append, act: Act) -> Result<Appended> {
+        let (answer, outcome) = oneshot::channel();
+        let done = move |result| {
+            // The caller may have gone away; the event is stored all the same.
+            drop(answer.send(result));
+        };
+        self.enqueue(append, act, Box::new(done));
+        // Without an answer the task is gone: nobody knows whether the unit was written.
+        outcome.await.unwrap_or(Err(Error::unavailable()))
+    }
+
+    /// Returns a position in time: every event with lower milliseconds in its id is in the log and
+    /// was told to the bus.
+    pub fn told_ms(&self) -> u64 {
+        self.told_ms.load(Ordering::Acquire)
+    }
+}
+
+struct Task {
+    log: Arc<dyn Messages>,
+    bus: Arc<dyn Bus>,
+    chats: ChatCache,
+    told_ms: Arc<AtomicU64>,
+    stats: Arc<Stats>,
+}
+
+impl Task {
+    async fn run(self, mut requests: mpsc::Receiver<Request>) {
+        let mut waiting = VecDeque::new();
+        loop {
+            if waiting.is_empty() {
+                match requests.recv().await {
+                    Some(request) => waiting.push_back(request),
+                    None => return,
+                }
+            }
+            while waiting.len() < BATCH_UNITS {
+                match requests.try_recv() {
+                    Ok(request) => waiting.push_back(request),
+                    Err(_) => break,
+                }
+            }
+            let batch = self.take_batch(&mut waiting).await;
+            if !batch.is_empty() {
+                self.write(batch, &mut waiting).await;
+            }
+        }
+    }
+
+    /// Takes what fits one batch. A unit that changes a membership ends it, so that everything
+    /// behind it is decided by the new membership.
+    async fn take_batch(&self, waiting: &mut VecDeque<Request>) -> Vec<Request> {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while batch.len() < BATCH_UNITS && bytes < BATCH_BYTES {
+            let Some(request) = waiting.pop_front() else { break };
+            let Some(request) = self.recheck(request).await else { continue };
+            bytes += text_bytes(&request.append);
+            let ends = request.append.events.iter().any(NewEvent::changes_membership);
+            batch.push(request);
+            if ends {
+                break;
+            }
+        }
+        batch
+    }
+
+    /// Decides a unit anew if the membership moved since it was allowed.
+    async fn recheck(&self, mut request: Request) -> Option<Request> {
+        let Expects::Epoch(expected) = request.append.expects else { return Some(request) };
+        let chat = match self.chats.load(request.append.chat_id).await {
+            Ok(chat) => chat,
+            Err(error) => {
+                (request.done)(Err(error));
+                return None;
+            }
+        };
+        if chat.membership_epoch == expected {
+            return Some(request);
+        }
+        stats::add(&self.stats.appends_rechecked, 1);
+        match access::check(&chat, request.append.sender_id, &request.act) {
+            Ok(_) => {
+                request.append.expects = Expects::Epoch(chat.membership_epoch);
+                Some(request)
+            }
+            Err(error) => {
+                (request.done)(Err(error));
+                None
+            }
+        }
+    }
+
+    async fn write(&self, batch: Vec<Request>, waiting: &mut VecDeque<Request>) {
+        let units = batch.iter().map(|request| request.append.clone()).collect();
+        stats::add(&self.stats.batches, 1);
+        stats::add(&self.stats.units, batch.len() as u64);
+        let outcomes = match self.log.write_batch(units).await {
+            Ok(outcomes) => outcomes,
+            Err(error) => {
+                stats::add(&self.stats.batches_failed, 1);
+                let error = Error::from(error);
+                for request in batch {
+                    (request.done)(Err(error.clone()));
+                }
+                return;
+            }
+        };
+        let mut stale = Vec::new();
+        let mut told_ms = 0;
+        for (request, outcome) in batch.into_iter().zip(outcomes) {
+            match outcome {
+                Appended::Stored(stored) => {
+                    let last = stored.events.last().map_or(0, |event| event.event_id.millis());
+                    told_ms = told_ms.max(last);
+                    self.tell(request, stored).await;
+                }
+                Appended::Stale if request.rechecks < RECHECKS => {
+                    self.chats.forget(request.append.chat_id);
+                    stale.push(Request { rechecks: request.rechecks + 1, ..request });
+                }
+                Appended::Stale => (request.done)(Err(Error::unavailable())),
+                other => (request.done)(Ok(other)),
+            }
+        }
+        self.told_ms.fetch_max(told_ms, Ordering::Release);
+        // Ahead of what queued meanwhile, so that one person's order is kept.
+        for request in stale.into_iter().rev() {
+            waiting.push_front(request);
+        }
+    }
+
+    /// Answers the sender, then tells everybody else.
+    async fn tell(&self, request: Request, stored: Stored) {
+        let is_message =
+            |event: &&parlor_proto::Event| matches!(event.body, EventBody::Message { .. });
+        let messages = stored.events.iter().filter(is_message).count();
+        stats::add(&self.stats.events_stored, stored.events.len() as u64);
+        stats::add(&self.stats.messages_stored, messages as u64);
+        let Request { append, done, .. } = request;
+        let states = self.chats.apply(&append, &stored.events).await;
+        done(Ok(Appended::Stored(stored.clone())));
+        match states {
+            Ok(states) => {
+                for (chat, event) in states.into_iter().zip(stored.events) {
+                    delivery::deliver(&*self.bus, chat, event);
+                }
+            }
+            // Members find the event again from the log when they next hear of the chat.
+            Err(error) => tracing::warn!(%error, "an event was stored and not told"),
+        }
+        for (user_id, event) in stored.own {
+            delivery::deliver_own(&*self.bus, user_id, event);
+        }
+    }
+}
+
+fn text_bytes(append: &Append) -> usize {
+    let text = |event: &NewEvent| match event {
+        NewEvent::Message { text, .. } | NewEvent::Edit { text, .. } => text.len(),
+        _ => 0,
+    };
+    append.events.iter().map(text).sum()
+}
