@@ -242,10 +242,10 @@ impl Accounts for Sqlite {
                 let select = "SELECT seq, at, body FROM user_events \
                               WHERE user_id = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
                 let mut statement = db.prepare_cached(select)?;
-                let rows = statement.query_map(
-                    params![int(user_id.raw()), int(after.get()), limit],
-                    |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get(2)?)),
-                )?;
+                let rows = statement
+                    .query_map(params![int(user_id.raw()), int(after.get()), limit], |row| {
+                        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get(2)?))
+                    })?;
                 rows.collect::<rusqlite::Result<Vec<(i64, i64, String)>>>()
             })
             .await?;

@@ -6,6 +6,7 @@ use parlor_core::{
     clock::Ids,
     ports::messages::{Append, Appended, Expects, NewChat, NewEvent, Stored},
 };
+use parlor_proto::canonical::{self, CanonicalEvent};
 use parlor_proto::{
     ChatId, Event, MessageId, Seq, Time, UserId,
     chats::{ChatSettings, HistoryRule},
@@ -14,7 +15,6 @@ use parlor_proto::{
     limits::REACTION_KINDS,
     members::Role,
 };
-use parlor_proto::canonical::{self, CanonicalEvent};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::Serialize;
 
@@ -162,8 +162,7 @@ struct Columns {
 }
 
 fn json(value: &impl Serialize) -> rusqlite::Result<Vec<u8>> {
-    serde_json::to_vec(value)
-        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
+    serde_json::to_vec(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
 }
 
 fn columns(founders: Option<&NewChat>, event: &NewEvent) -> rusqlite::Result<Columns> {
@@ -181,10 +180,9 @@ fn columns(founders: Option<&NewChat>, event: &NewEvent) -> rusqlite::Result<Col
             attachments: attachment_bytes(attachments),
             body: text.clone().into_bytes(),
         },
-        NewEvent::Edit { target_id, text } => Columns {
-            target_id: Some(*target_id),
-            ..plain(EDIT, text.clone().into_bytes())
-        },
+        NewEvent::Edit { target_id, text } => {
+            Columns { target_id: Some(*target_id), ..plain(EDIT, text.clone().into_bytes()) }
+        }
         NewEvent::Delete { target_id } => {
             Columns { target_id: Some(*target_id), ..plain(DELETE, Vec::new()) }
         }
@@ -274,7 +272,8 @@ fn check(
                 return Ok(Err(refused));
             }
             let target = int(target_id.raw());
-            let own = "SELECT 1 FROM reactions WHERE message_id = ?1 AND emoji = ?2 AND user_id = ?3";
+            let own =
+                "SELECT 1 FROM reactions WHERE message_id = ?1 AND emoji = ?2 AND user_id = ?3";
             let keys = params![target, emoji, int(sender_id.raw())];
             if db.prepare_cached(own)?.exists(keys)? == *added {
                 return Ok(Err(Appended::Unchanged));
@@ -353,9 +352,13 @@ fn follow(
             step(user_id, AccountEventBody::ChatAdded { chat_id })?;
         }
         NewEvent::Leave { user_id, reason } => {
-            let set = "UPDATE chat_participants SET left_seq = ?3 WHERE chat_id = ?1 AND user_id = ?2";
-            db.prepare_cached(set)?
-                .execute(params![chat, int(user_id.raw()), int(place.seq.get())])?;
+            let set =
+                "UPDATE chat_participants SET left_seq = ?3 WHERE chat_id = ?1 AND user_id = ?2";
+            db.prepare_cached(set)?.execute(params![
+                chat,
+                int(user_id.raw()),
+                int(place.seq.get())
+            ])?;
             step(user_id, AccountEventBody::ChatRemoved { chat_id, reason })?;
         }
         NewEvent::Role { user_id, role } => {
@@ -380,9 +383,15 @@ fn follow(
         NewEvent::Reaction { target_id, emoji, added } => {
             let target = int(target_id.raw());
             let (change, by) = if added {
-                ("INSERT INTO reactions (message_id, emoji, user_id, seq) VALUES (?1, ?2, ?3, ?4)", 1)
+                (
+                    "INSERT INTO reactions (message_id, emoji, user_id, seq) VALUES (?1, ?2, ?3, ?4)",
+                    1,
+                )
             } else {
-                ("DELETE FROM reactions WHERE message_id = ?1 AND emoji = ?2 AND user_id = ?3 AND ?4 > 0", -1)
+                (
+                    "DELETE FROM reactions WHERE message_id = ?1 AND emoji = ?2 AND user_id = ?3 AND ?4 > 0",
+                    -1,
+                )
             };
             let (user, seq) = (int(place.sender_id.raw()), int(place.seq.get()));
             db.prepare_cached(change)?.execute(params![target, emoji, user, seq])?;

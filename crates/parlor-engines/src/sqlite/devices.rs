@@ -13,8 +13,7 @@ use super::{
     rows::{int, uint},
 };
 
-const COLUMNS: &str =
-    "device_id, user_id, name, token_hash, created_at, last_used_at, expires_at";
+const COLUMNS: &str = "device_id, user_id, name, token_hash, created_at, last_used_at, expires_at";
 
 fn device(row: &Row<'_>) -> rusqlite::Result<Device> {
     let time = |i| Ok::<_, rusqlite::Error>(Time::from_millis(uint(row.get(i)?)));
@@ -97,7 +96,8 @@ impl Devices for Sqlite {
 
     async fn touch(&self, device_id: DeviceId, at: Time) -> EngineResult<()> {
         self.write(move |db| {
-            let set = "UPDATE devices SET last_used_at = max(last_used_at, ?2) WHERE device_id = ?1";
+            let set =
+                "UPDATE devices SET last_used_at = max(last_used_at, ?2) WHERE device_id = ?1";
             db.prepare_cached(set)?.execute(params![int(device_id.raw()), int(at.millis())])?;
             Ok(())
         })

@@ -59,11 +59,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Read> {
 }
 
 /// Reads rows by a condition over `m`, in its order.
-fn rows(
-    db: &Connection,
-    tail: &str,
-    keys: impl rusqlite::Params,
-) -> rusqlite::Result<Vec<Read>> {
+fn rows(db: &Connection, tail: &str, keys: impl rusqlite::Params) -> rusqlite::Result<Vec<Read>> {
     let mut statement = db.prepare_cached(&format!("{ROWS} {tail}"))?;
     statement.query_map(keys, read)?.collect()
 }
@@ -143,12 +139,11 @@ fn body(db: &Connection, row: &StoredRow, state: &State) -> rusqlite::Result<Opt
             EventBody::Reaction { message_id, user_id: by, emoji, added: row.type_number == 1 }
         }),
         JOIN => json(row).map(|RoleBody { user_id, role }| EventBody::Join { user_id, by, role }),
-        LEAVE => json(row)
-            .map(|LeaveBody { user_id, reason }| EventBody::Leave { user_id, by, reason }),
-        ROLE => json(row).map(|RoleBody { user_id, role }| EventBody::Role { user_id, role, by }),
-        SETTINGS => {
-            json(row).map(|SettingsBody { changes }| EventBody::Settings { changes, by })
+        LEAVE => {
+            json(row).map(|LeaveBody { user_id, reason }| EventBody::Leave { user_id, by, reason })
         }
+        ROLE => json(row).map(|RoleBody { user_id, role }| EventBody::Role { user_id, role, by }),
+        SETTINGS => json(row).map(|SettingsBody { changes }| EventBody::Settings { changes, by }),
         _ => None,
     })
 }
@@ -159,7 +154,8 @@ fn is_in_force(
     message_id: MessageId,
     edit_id: MessageId,
 ) -> rusqlite::Result<bool> {
-    let select = "SELECT 1 FROM message_state WHERE message_id = ?1 AND edit_id = ?2 AND NOT deleted";
+    let select =
+        "SELECT 1 FROM message_state WHERE message_id = ?1 AND edit_id = ?2 AND NOT deleted";
     let keys = params![super::rows::int(message_id.raw()), super::rows::int(edit_id.raw())];
     db.prepare_cached(select)?.exists(keys)
 }
@@ -237,11 +233,7 @@ pub(super) fn head(
     let select = "SELECT seq, message_id, n FROM messages WHERE chat_id = ?1 \
                   ORDER BY seq DESC LIMIT 1";
     let found = db.prepare_cached(select)?.query_row([super::rows::int(chat_id.raw())], |row| {
-        Ok((
-            Seq::new(uint(row.get(0)?)),
-            MessageId::from_raw(uint(row.get(1)?)),
-            uint(row.get(2)?),
-        ))
+        Ok((Seq::new(uint(row.get(0)?)), MessageId::from_raw(uint(row.get(1)?)), uint(row.get(2)?)))
     });
     found.optional()
 }

@@ -5,10 +5,7 @@ use parlor_core::ports::{
     EngineError, EngineResult,
     messages::{Anchor, Append, Appended, HistoryPage, LogHead, Messages},
 };
-use parlor_proto::{
-    ChatId, ClientId, Event, MessageId, Seq, UserId,
-    messages::Message,
-};
+use parlor_proto::{ChatId, ClientId, Event, MessageId, Seq, UserId, messages::Message};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{

@@ -59,10 +59,14 @@ pub enum OpenError {
         source: std::io::Error,
     },
     /// Another process has it.
-    #[error("the data folder {0} is in use by another running server: stop that one first, or give this one another folder with --data")]
+    #[error(
+        "the data folder {0} is in use by another running server: stop that one first, or give this one another folder with --data"
+    )]
     InUse(PathBuf),
     /// It was written by a newer version.
-    #[error("the data folder was written by a newer version of Parlor (schema {found}, this one knows {known}): start the newer version, or restore a backup made by this one")]
+    #[error(
+        "the data folder was written by a newer version of Parlor (schema {found}, this one knows {known}): start the newer version, or restore a backup made by this one"
+    )]
     Newer {
         /// The version in the file.
         found: i64,
@@ -143,7 +147,8 @@ impl Sqlite {
         let mut connection = connect(&path)?;
         check_version(&connection)?;
         migrations::migrations::runner().run(&mut connection)?;
-        let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        let verdict: String =
+            connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
         if verdict != "ok" {
             return Err(OpenError::Damaged(verdict));
         }
@@ -279,11 +284,7 @@ fn start(
 
 /// Runs jobs until the queue ends. After a failed commit the handle is never used again: the kernel
 /// may have dropped the pages that it could not write (promises 2.2).
-fn work(
-    path: &Path,
-    connection: Connection,
-    next_job: impl Fn() -> Result<Job, mpsc::RecvError>,
-) {
+fn work(path: &Path, connection: Connection, next_job: impl Fn() -> Result<Job, mpsc::RecvError>) {
     let mut open = Some(connection);
     while let Ok(job) = next_job() {
         if open.is_none() {
@@ -307,8 +308,7 @@ fn work(
 
 fn connect(path: &Path) -> Result<Connection, OpenError> {
     let connection = Connection::open(path)?;
-    let mode: String =
-        connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" {
         return Err(OpenError::Setting("journal_mode = WAL"));
     }
@@ -334,8 +334,9 @@ fn check_version(connection: &Connection) -> Result<(), OpenError> {
     if !exists {
         return Ok(());
     }
-    let found: Option<i64> = connection
-        .query_row("SELECT max(version) FROM refinery_schema_history", [], |row| row.get(0))?;
+    let found: Option<i64> =
+        connection
+            .query_row("SELECT max(version) FROM refinery_schema_history", [], |row| row.get(0))?;
     let runner = migrations::migrations::runner();
     let known = runner.get_migrations().iter().map(|step| i64::from(step.version())).max();
     match (found, known.unwrap_or(0)) {

@@ -20,11 +20,7 @@ fn number(kind: ReceiptKind) -> i64 {
     }
 }
 
-fn cursors(
-    db: &Connection,
-    chat_id: ChatId,
-    user_id: UserId,
-) -> rusqlite::Result<Option<Cursors>> {
+fn cursors(db: &Connection, chat_id: ChatId, user_id: UserId) -> rusqlite::Result<Option<Cursors>> {
     let select = "SELECT c.delivered_seq, c.read_seq FROM cursors c \
                   JOIN chat_participants p ON p.chat_id = c.chat_id AND p.user_id = c.user_id \
                   WHERE c.chat_id = ?1 AND c.user_id = ?2 AND p.left_seq IS NULL";
@@ -120,8 +116,7 @@ impl Receipts for Sqlite {
                     let at = if seq.get() <= uint(joined_seq) {
                         Some(joined_at)
                     } else {
-                        let keys =
-                            params![int(chat_id.raw()), user, number(kind), int(seq.get())];
+                        let keys = params![int(chat_id.raw()), user, number(kind), int(seq.get())];
                         db.prepare_cached(first)?.query_row(keys, |row| row.get(0)).optional()?
                     };
                     reached.extend(at.map(|at| Reached {

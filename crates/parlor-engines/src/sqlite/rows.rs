@@ -185,7 +185,8 @@ impl StoredRow {
         };
         let is_consistent = !read.erased || (read.body.is_empty() && read.attachments.is_empty());
         let checksum = row.get::<_, i64>(9).ok()?.cast_unsigned();
-        let is_right = read.canonical(client_key.unwrap_or_default(), canonical::checksum) == checksum;
+        let is_right =
+            read.canonical(client_key.unwrap_or_default(), canonical::checksum) == checksum;
         (is_consistent && is_right).then_some(read)
     }
 

@@ -1,0 +1,49 @@
+//! Tasks whose failure is reported, and the randomness of the operating system.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use parlor_core::ports::clock::{BoxFuture, Random, Spawn};
+use tokio_util::task::TaskTracker;
+
+/// Starts tasks, names them, and counts those that panic.
+#[derive(Clone, Default)]
+pub struct Tasks {
+    tracker: TaskTracker,
+    panics: Arc<AtomicU64>,
+}
+
+impl Tasks {
+    /// Returns how many tasks have panicked.
+    pub fn panics(&self) -> u64 {
+        self.panics.load(Ordering::Relaxed)
+    }
+}
+
+impl Spawn for Tasks {
+    fn spawn(&self, name: &'static str, task: BoxFuture) {
+        let panics = self.panics.clone();
+        let inner = self.tracker.spawn(task);
+        self.tracker.spawn(async move {
+            if let Err(error) = inner.await
+                && error.is_panic()
+            {
+                panics.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(task = name, "a task panicked");
+            }
+        });
+    }
+}
+
+/// The randomness of the operating system.
+pub struct OsRandom;
+
+impl Random for OsRandom {
+    #[expect(clippy::disallowed_methods, reason = "this is the randomness pipe")]
+    fn fill(&self, bytes: &mut [u8]) {
+        // Without randomness there are no secrets: stopping is the only safe answer.
+        getrandom::fill(bytes).expect("the operating system gives random bytes");
+    }
+}

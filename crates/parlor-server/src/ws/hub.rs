@@ -1,0 +1,228 @@
+//! The connections of this node, by user and by number; a frame is encoded once and shared by all.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::extract::ws::Utf8Bytes;
+use parking_lot::Mutex;
+use parlor_core::{
+    Caller,
+    ports::{
+        bus::{Bus, ConnectionId, Hint},
+        clock::Clock,
+    },
+};
+use parlor_proto::{
+    CloseCode, DeviceId, UserId,
+    frame::{ReconnectFrame, ServerFrame},
+};
+
+use super::queue::{Connection, encode};
+
+const SHARDS: usize = 64;
+
+/// Counters of the hub; each only rises.
+#[derive(Debug, Default)]
+pub struct HubStats {
+    /// Connections registered.
+    pub opened: AtomicU64,
+    /// Frames queued.
+    pub queued: AtomicU64,
+    /// Chat events folded into a gap.
+    pub folded: AtomicU64,
+    /// Ephemeral frames that a slow reader lost.
+    pub lost: AtomicU64,
+    /// Connections closed because they could not take a lasting frame.
+    pub overflowed: AtomicU64,
+}
+
+/// The connections of this node.
+pub struct Hub {
+    clock: Arc<dyn Clock>,
+    /// Users by shard; a lock guards one shard and is never held over an await.
+    users: Vec<Mutex<HashMap<UserId, Vec<Arc<Connection>>>>>,
+    numbers: Mutex<HashMap<ConnectionId, Arc<Connection>>>,
+    next: AtomicU64,
+    draining: AtomicBool,
+    /// What happened here.
+    pub stats: HubStats,
+}
+
+impl Hub {
+    /// Makes an empty hub.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            clock,
+            users: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            numbers: Mutex::default(),
+            next: AtomicU64::new(1),
+            draining: AtomicBool::new(false),
+            stats: HubStats::default(),
+        }
+    }
+
+    /// Adds a connection; above `most` of one user the oldest is closed.
+    pub fn register(&self, caller: &Caller, most: Option<usize>) -> Arc<Connection> {
+        let id = ConnectionId(self.next.fetch_add(1, Ordering::Relaxed));
+        let now = self.clock.monotonic();
+        let connection = Arc::new(Connection::new(id, caller.user_id, caller.device_id, now));
+        self.numbers.lock().insert(id, connection.clone());
+        if let Some(shard) = self.shard(caller.user_id) {
+            let mut users = shard.lock();
+            let own = users.entry(caller.user_id).or_default();
+            own.push(connection.clone());
+            let excess = most.map_or(0, |most| own.len().saturating_sub(most));
+            for oldest in own.iter().take(excess) {
+                oldest.close(CloseCode::TooManyConnections);
+            }
+        }
+        self.stats.opened.fetch_add(1, Ordering::Relaxed);
+        connection
+    }
+
+    /// Removes a connection.
+    pub fn unregister(&self, connection: &Connection) {
+        self.numbers.lock().remove(&connection.id);
+        if let Some(shard) = self.shard(connection.user_id) {
+            let mut users = shard.lock();
+            if let Some(own) = users.get_mut(&connection.user_id) {
+                own.retain(|other| other.id != connection.id);
+                if own.is_empty() {
+                    users.remove(&connection.user_id);
+                }
+            }
+        }
+    }
+
+    /// Returns the number of connections.
+    pub fn len(&self) -> usize {
+        self.numbers.lock().len()
+    }
+
+    /// Tells whether nobody is connected.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Looks after all connections; called once a second.
+    pub fn tick(&self, heartbeat: Duration) {
+        let now = self.clock.monotonic();
+        let all: Vec<_> = self.numbers.lock().values().cloned().collect();
+        for connection in all {
+            connection.tick(now, heartbeat);
+        }
+    }
+
+    /// Tells everybody to come back later, each at another time, and closes.
+    pub fn drain(&self, spread: Duration) {
+        self.draining.store(true, Ordering::Release);
+        let all: Vec<_> = self.numbers.lock().values().cloned().collect();
+        let spread_ms = u64::try_from(spread.as_millis()).unwrap_or(u64::MAX);
+        let count = all.len().max(1) as u64;
+        for (place, connection) in all.iter().enumerate() {
+            let after_ms = spread_ms.saturating_mul(place as u64) / count;
+            let reason = "the server restarts".to_owned();
+            connection.answer(&ServerFrame::Reconnect(ReconnectFrame { after_ms, reason }));
+            connection.close(CloseCode::Draining);
+        }
+    }
+
+    /// Tells whether new connections are refused.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    fn shard(&self, user_id: UserId) -> Option<&Mutex<HashMap<UserId, Vec<Arc<Connection>>>>> {
+        // The low bits count; the slot above them is random.
+        let place = (user_id.raw() ^ user_id.slot()) as usize % SHARDS;
+        self.users.get(place)
+    }
+
+    fn each(&self, user_id: UserId, mut act: impl FnMut(&Arc<Connection>)) {
+        if let Some(shard) = self.shard(user_id)
+            && let Some(own) = shard.lock().get(&user_id)
+        {
+            own.iter().for_each(&mut act);
+        }
+    }
+
+    fn count(&self, counter: &AtomicU64, by: u64) {
+        counter.fetch_add(by, Ordering::Relaxed);
+    }
+
+    fn revoke(&self, devices: &[DeviceId]) {
+        for connection in self.numbers.lock().values() {
+            if devices.contains(&connection.device_id) {
+                connection.close(CloseCode::SessionRevoked);
+            }
+        }
+    }
+}
+
+impl Bus for Hub {
+    fn publish(&self, hint: Hint) {
+        match hint {
+            Hint::Event { chat, event } => {
+                let now = self.clock.monotonic();
+                let (chat_id, seq) = (event.chat_id, event.seq);
+                let mut text: Option<Utf8Bytes> = None;
+                let (mut queued, mut folded) = (0, 0);
+                for user_id in chat.members.keys() {
+                    self.each(*user_id, |connection| {
+                        let text = text.get_or_insert_with(|| {
+                            encode(&ServerFrame::Event(parlor_proto::Event::clone(&event)))
+                        });
+                        if connection.push_event(text.clone(), chat_id, seq, now) {
+                            queued += 1;
+                        } else {
+                            folded += 1;
+                        }
+                    });
+                }
+                self.count(&self.stats.queued, queued);
+                self.count(&self.stats.folded, folded);
+            }
+            Hint::Lasting { to, frame } => {
+                let own = match &frame {
+                    ServerFrame::Account(step) => Some(step.seq),
+                    _ => None,
+                };
+                let text = encode(&frame);
+                for user_id in to {
+                    self.each(user_id, |connection| {
+                        let fits = connection.push_lasting(text.clone(), own);
+                        let counter =
+                            if fits { &self.stats.queued } else { &self.stats.overflowed };
+                        self.count(counter, 1);
+                    });
+                }
+            }
+            Hint::Ephemeral { to, frame } => {
+                let text = encode(&frame);
+                for user_id in to {
+                    self.each(user_id, |connection| {
+                        let fits = connection.push_ephemeral(text.clone());
+                        let counter = if fits { &self.stats.queued } else { &self.stats.lost };
+                        self.count(counter, 1);
+                    });
+                }
+            }
+            Hint::Watched { to, frame } => {
+                let text = encode(&frame);
+                for id in to {
+                    let connection = self.numbers.lock().get(&id).cloned();
+                    let fits = connection.is_some_and(|one| one.push_ephemeral(text.clone()));
+                    let counter = if fits { &self.stats.queued } else { &self.stats.lost };
+                    self.count(counter, 1);
+                }
+            }
+            Hint::Revoked { devices } => self.revoke(&devices),
+        }
+    }
+}

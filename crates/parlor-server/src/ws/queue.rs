@@ -1,0 +1,272 @@
+//! The outgoing queue of one connection: bounded in bytes and count, drained in one write.
+//!
+//! A connection that cannot keep up gets its chat events folded into one `gap` per chat (the client
+//! pages the rest), and is closed with a resumable code when it stays behind. Others never wait.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use axum::extract::ws::Utf8Bytes;
+use parking_lot::Mutex;
+use parlor_core::ports::bus::ConnectionId;
+use parlor_proto::{
+    ChatId, CloseCode, DeviceId, Seq, UserId,
+    frame::{Gap, ServerFrame},
+};
+use tokio::sync::Notify;
+
+/// Frames that may wait.
+const MOST_FRAMES: usize = 256;
+/// Bytes that may wait.
+const MOST_BYTES: usize = 256 * 1024;
+/// How long a connection may stay behind.
+pub const MOST_BEHIND: Duration = Duration::from_secs(10);
+
+/// One connection as the hub knows it.
+pub struct Connection {
+    /// Its number on this node.
+    pub id: ConnectionId,
+    /// Whose.
+    pub user_id: UserId,
+    /// The device.
+    pub device_id: DeviceId,
+    /// Wakes the task that owns the socket.
+    pub wake: Notify,
+    /// Guards what waits; never held over an await.
+    queue: Mutex<Queue>,
+}
+
+#[derive(Default)]
+struct Queue {
+    frames: VecDeque<Waiting>,
+    bytes: usize,
+    /// Chats whose events were left out, and the stretch that was.
+    gaps: BTreeMap<ChatId, (Seq, Seq)>,
+    /// Since when something was left out and nothing drained.
+    behind_since: Option<Duration>,
+    close: Option<CloseCode>,
+    ping: bool,
+    heard_at: Duration,
+    pinged_at: Duration,
+    cursor_at: Duration,
+    /// Something was sent since the last `cursor`.
+    moved: bool,
+    cursor_due: bool,
+}
+
+struct Waiting {
+    text: Utf8Bytes,
+    event: Option<(ChatId, Seq)>,
+    own: Option<Seq>,
+}
+
+/// What a drain takes out.
+#[derive(Default)]
+pub struct Drained {
+    /// Frames in order, with the place of those that are events.
+    pub frames: Vec<(Utf8Bytes, Option<(ChatId, Seq)>)>,
+    /// Events that were left out, to be told after the frames.
+    pub gaps: Vec<Gap>,
+    /// The last step of the own stream among the frames.
+    pub own: Option<Seq>,
+    /// Ask for a sign of life.
+    pub ping: bool,
+    /// Tell the resume position after the frames.
+    pub cursor: bool,
+    /// Close after the frames.
+    pub close: Option<CloseCode>,
+}
+
+impl Connection {
+    /// Makes a connection that was heard now.
+    pub fn new(id: ConnectionId, user_id: UserId, device_id: DeviceId, now: Duration) -> Self {
+        let queue = Queue { heard_at: now, pinged_at: now, cursor_at: now, ..Queue::default() };
+        Self { id, user_id, device_id, wake: Notify::new(), queue: Mutex::new(queue) }
+    }
+
+    /// Queues an event, or folds it into a gap. Tells whether it was queued.
+    pub fn push_event(&self, text: Utf8Bytes, chat_id: ChatId, seq: Seq, now: Duration) -> bool {
+        let mut queue = self.queue.lock();
+        if queue.is_full() || queue.gaps.contains_key(&chat_id) {
+            queue.behind_since.get_or_insert(now);
+            queue.gaps.entry(chat_id).or_insert((seq.prev(), seq)).1 = seq;
+            return false;
+        }
+        queue.push(Waiting { text, event: Some((chat_id, seq)), own: None });
+        drop(queue);
+        self.wake.notify_one();
+        true
+    }
+
+    /// Queues a frame that must not be lost; a connection that cannot take it is closed.
+    pub fn push_lasting(&self, text: Utf8Bytes, own: Option<Seq>) -> bool {
+        let mut queue = self.queue.lock();
+        // Answers to the client's own frames may use as much again before it is given up.
+        let fits = queue.frames.len() < 2 * MOST_FRAMES && queue.bytes < 2 * MOST_BYTES;
+        if fits {
+            queue.push(Waiting { text, event: None, own });
+        } else {
+            queue.close.get_or_insert(CloseCode::SlowReader);
+        }
+        drop(queue);
+        self.wake.notify_one();
+        fits
+    }
+
+    /// Queues a frame that may be lost.
+    pub fn push_ephemeral(&self, text: Utf8Bytes) -> bool {
+        let mut queue = self.queue.lock();
+        if queue.is_full() {
+            return false;
+        }
+        queue.push(Waiting { text, event: None, own: None });
+        drop(queue);
+        self.wake.notify_one();
+        true
+    }
+
+    /// Encodes and queues a frame that must not be lost.
+    pub fn answer(&self, frame: &ServerFrame) -> bool {
+        self.push_lasting(encode(frame), None)
+    }
+
+    /// Closes the connection after what is queued.
+    pub fn close(&self, code: CloseCode) {
+        self.queue.lock().close.get_or_insert(code);
+        self.wake.notify_one();
+    }
+
+    /// Notes a sign of life.
+    pub fn heard(&self, now: Duration) {
+        self.queue.lock().heard_at = now;
+    }
+
+    /// Looks after the connection once a second: silence, slowness, the resume position.
+    pub fn tick(&self, now: Duration, heartbeat: Duration) {
+        let mut queue = self.queue.lock();
+        let silent_for = now.saturating_sub(queue.heard_at);
+        let mut wakes = false;
+        if queue.behind_since.is_some_and(|since| now.saturating_sub(since) >= MOST_BEHIND) {
+            queue.close.get_or_insert(CloseCode::SlowReader);
+            wakes = true;
+        }
+        if silent_for >= heartbeat * 3 {
+            queue.close.get_or_insert(CloseCode::Silent);
+            wakes = true;
+        } else if silent_for >= heartbeat && now.saturating_sub(queue.pinged_at) >= heartbeat {
+            queue.pinged_at = now;
+            queue.ping = true;
+            wakes = true;
+        }
+        if queue.moved && now.saturating_sub(queue.cursor_at) >= Duration::from_secs(2) {
+            queue.cursor_at = now;
+            queue.moved = false;
+            queue.cursor_due = true;
+            wakes = true;
+        }
+        drop(queue);
+        if wakes {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Takes everything that waits.
+    pub fn drain(&self) -> Drained {
+        let mut queue = self.queue.lock();
+        let frames = std::mem::take(&mut queue.frames);
+        let gaps = std::mem::take(&mut queue.gaps);
+        queue.bytes = 0;
+        queue.behind_since = None;
+        queue.moved |= !frames.is_empty() || !gaps.is_empty();
+        let own = frames.iter().filter_map(|frame| frame.own).max();
+        let gap = |(chat_id, (after_seq, head_seq))| Gap { chat_id, after_seq, head_seq };
+        Drained {
+            own,
+            frames: frames.into_iter().map(|frame| (frame.text, frame.event)).collect(),
+            gaps: gaps.into_iter().map(gap).collect(),
+            ping: std::mem::take(&mut queue.ping),
+            cursor: std::mem::take(&mut queue.cursor_due),
+            close: queue.close,
+        }
+    }
+}
+
+impl Queue {
+    fn is_full(&self) -> bool {
+        self.frames.len() >= MOST_FRAMES || self.bytes >= MOST_BYTES
+    }
+
+    fn push(&mut self, frame: Waiting) {
+        self.bytes += frame.text.len();
+        self.frames.push_back(frame);
+    }
+}
+
+/// Encodes a frame once, to be shared by all who get it.
+pub fn encode(frame: &ServerFrame) -> Utf8Bytes {
+    match serde_json::to_string(frame) {
+        Ok(text) => text.into(),
+        Err(error) => {
+            // The frame types have string keys and no failing parts.
+            tracing::error!(%error, "a frame could not be encoded");
+            Utf8Bytes::from_static(r#"{"t":"error","code":"internal","detail":"not encoded"}"#)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connection() -> Connection {
+        let (user, device) = (UserId::from_raw(1), DeviceId::from_raw(1));
+        Connection::new(ConnectionId(1), user, device, Duration::ZERO)
+    }
+
+    const CHAT: ChatId = ChatId::from_raw(7);
+
+    #[test]
+    fn what_does_not_fit_becomes_one_gap_per_chat() {
+        let connection = connection();
+        for seq in 1..=300 {
+            connection.push_event("x".into(), CHAT, Seq::new(seq), Duration::ZERO);
+        }
+        let drained = connection.drain();
+        assert_eq!(drained.frames.len(), MOST_FRAMES);
+        let gap = Gap { chat_id: CHAT, after_seq: Seq::new(256), head_seq: Seq::new(300) };
+        assert_eq!(drained.gaps, vec![gap]);
+        assert!(connection.push_event("x".into(), CHAT, Seq::new(301), Duration::ZERO));
+    }
+
+    #[test]
+    fn bytes_are_bounded_too() {
+        let connection = connection();
+        let big: Utf8Bytes = "x".repeat(MOST_BYTES).into();
+        assert!(connection.push_event(big, CHAT, Seq::new(1), Duration::ZERO));
+        assert!(!connection.push_event("x".into(), CHAT, Seq::new(2), Duration::ZERO));
+        assert!(!connection.push_ephemeral("x".into()));
+    }
+
+    #[test]
+    fn who_stays_behind_or_silent_is_closed() {
+        let heartbeat = Duration::from_secs(15);
+        let slow = connection();
+        for seq in 1..=300 {
+            slow.push_event("x".into(), CHAT, Seq::new(seq), Duration::ZERO);
+        }
+        slow.tick(Duration::from_secs(10), heartbeat);
+        assert_eq!(slow.drain().close, Some(CloseCode::SlowReader));
+
+        let silent = connection();
+        silent.tick(Duration::from_secs(15), heartbeat);
+        let drained = silent.drain();
+        assert!(drained.ping && drained.close.is_none());
+        silent.heard(Duration::from_secs(16));
+        silent.tick(Duration::from_secs(60), heartbeat);
+        assert_eq!(silent.drain().close, None);
+        silent.tick(Duration::from_secs(61), heartbeat);
+        assert_eq!(silent.drain().close, Some(CloseCode::Silent));
+    }
+}

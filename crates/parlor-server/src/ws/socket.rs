@@ -1,0 +1,460 @@
+//! One WebSocket: greets, replays, then passes frames in and out. No rule of chat lives here.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    extract::WebSocketUpgrade,
+    extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket},
+    response::Response,
+};
+use parlor_core::{
+    Caller, Core, Error,
+    messages::sent,
+    presence::Ending,
+    session::{Greeted, Refused},
+};
+use parlor_proto::{
+    CloseCode, Limits, Seq,
+    frame::{
+        Ack, ClientFrame, CursorFrame, ErrorFrame, EventsFrame, FrameError, Hello, Pong,
+        ReceiptFrame, SendFrame, ServerFrame, SyncFrame, parse_client,
+    },
+    messages::SendMessage,
+    receipts::Status,
+};
+
+use super::error_frame;
+use super::{
+    hub::Hub,
+    queue::{Connection, Drained, MOST_BEHIND, encode},
+};
+use crate::App;
+
+/// Time to say `hello`.
+const GREETING: Duration = Duration::from_secs(10);
+/// Read buffer of one connection. The library's default costs 135 KB each (performance R1).
+const READ_BUFFER: usize = 4 * 1024;
+/// Frames written together before the socket is flushed by size.
+const WRITE_BUFFER: usize = 8 * 1024;
+/// What may wait in the library before a write fails.
+const MOST_WRITE_BUFFER: usize = 1024 * 1024;
+/// Time between a close frame and the end.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Turns an accepted upgrade into a connection; the router has checked the origin.
+pub fn accept(app: Arc<App>, upgrade: WebSocketUpgrade) -> Response {
+    let most = app.core.settings().limits.frame_bytes as usize;
+    upgrade
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(WRITE_BUFFER)
+        .max_write_buffer_size(MOST_WRITE_BUFFER)
+        .max_message_size(most)
+        .max_frame_size(most)
+        .on_upgrade(move |socket| async move { Box::pin(serve(app, socket)).await })
+}
+
+/// Serves one connection from `hello` to its end.
+async fn serve(app: Arc<App>, mut socket: WebSocket) {
+    if app.hub.is_draining() {
+        return close(&app, &mut socket, CloseCode::Draining).await;
+    }
+    let (hello, caller) = match greeting(&app, &mut socket).await {
+        Ok(greeted) => greeted,
+        Err(Some(code)) => return close(&app, &mut socket, code).await,
+        Err(None) => return,
+    };
+    let told_ms = app.core.session().told_ms();
+    let connection = app.hub.register(&caller, app.most_connections());
+    let ending = run(&app, &mut socket, &connection, caller, hello, told_ms).await;
+    app.hub.unregister(&connection);
+    app.core.presence().disconnected(caller.user_id, connection.id, ending.0).await;
+    if let Some(code) = ending.1 {
+        close(&app, &mut socket, code).await;
+    }
+}
+
+/// Waits for `hello` and finds out who speaks.
+async fn greeting(app: &App, socket: &mut WebSocket) -> Result<(Hello, Caller), Option<CloseCode>> {
+    let late = app.clock.sleep(GREETING);
+    let text = tokio::select! {
+        text = next_text(socket) => text?,
+        () = late => return Err(Some(CloseCode::HelloTimeout)),
+    };
+    let limits = &app.core.settings().limits;
+    let first = parse_client(&text, limits).ok().and_then(|frames| frames.into_iter().next());
+    let hello = match first {
+        Some(Ok(ClientFrame::Hello(hello))) => hello,
+        Some(Err(error)) if is_hello(&text) => {
+            tell(socket, &refusal(error)).await?;
+            return Err(Some(CloseCode::HelloRequired));
+        }
+        _ => return Err(Some(CloseCode::HelloRequired)),
+    };
+    match app.core.session().authenticate(&hello).await {
+        Ok(caller) => Ok((hello, caller)),
+        Err(Refused::UnsupportedVersion) => Err(Some(CloseCode::UnsupportedVersion)),
+        Err(Refused::BadToken) => Err(Some(CloseCode::BadToken)),
+        Err(Refused::Failed(error)) => {
+            tell(socket, &ServerFrame::Error(error_frame(hello.id, &error))).await?;
+            Err(Some(CloseCode::SlowReader))
+        }
+    }
+}
+
+fn is_hello(text: &str) -> bool {
+    text.contains("\"hello\"")
+}
+
+async fn run(
+    app: &App,
+    socket: &mut WebSocket,
+    connection: &Arc<Connection>,
+    caller: Caller,
+    hello: Hello,
+    told_ms: u64,
+) -> (Ending, Option<CloseCode>) {
+    let orderly = |code| (Ending::Orderly, code);
+    let core = &app.core;
+    // The session may have been revoked before the hub knew of the connection.
+    if let Some(token) = &hello.token
+        && core.devices().authenticate(token).await.is_err()
+    {
+        return orderly(Some(CloseCode::SessionRevoked));
+    }
+    let session = core.session();
+    let greeted = session.greet(caller, hello.id.clone(), hello.cursor.as_deref(), told_ms).await;
+    let mut greeted = match greeted {
+        Ok(greeted) => greeted,
+        Err(error) => {
+            let frame = ServerFrame::Error(error_frame(hello.id, &error));
+            let code =
+                tell(socket, &frame).await.err().map_or(Some(CloseCode::SlowReader), |_| None);
+            return orderly(code);
+        }
+    };
+    let mut own = core.session().own_after(&greeted.replay);
+    match replay(app, socket, &mut greeted).await {
+        Ok(()) => {}
+        Err(code) => return orderly(code),
+    }
+    core.presence().connected(caller.user_id, connection.id).await;
+    loop {
+        tokio::select! {
+            received = next_text(socket) => match received {
+                Ok(text) => {
+                    connection.heard(app.clock.monotonic());
+                    if let Err(code) = on_text(app, socket, connection, &caller, &text, &mut own).await {
+                        return orderly(code);
+                    }
+                }
+                Err(code) => return orderly(code),
+            },
+            () = connection.wake.notified() => {
+                match flush(app, socket, connection, &caller, &mut own).await {
+                    Ok(None) => {}
+                    Ok(Some(CloseCode::Silent)) => return (Ending::Silent, Some(CloseCode::Silent)),
+                    Ok(Some(code)) => return orderly(Some(code)),
+                    Err(code) => return orderly(code),
+                }
+            }
+        }
+    }
+}
+
+/// Sends the welcome and everything that was missed, read from the log as the socket drains.
+async fn replay(
+    app: &App,
+    socket: &mut WebSocket,
+    greeted: &mut Greeted,
+) -> Result<(), Option<CloseCode>> {
+    let session = app.core.session();
+    tell(socket, &ServerFrame::Welcome(Box::new(greeted.welcome.clone()))).await?;
+    loop {
+        match session.next_replay(&greeted.caller, &mut greeted.replay).await {
+            Ok(Some(frames)) => {
+                for frame in &frames {
+                    feed(app, socket, encode(frame)).await?;
+                }
+            }
+            Ok(None) => break,
+            // Without the whole replay there is no position to tell: the client resumes again.
+            Err(error) => {
+                tell(socket, &ServerFrame::Error(error_frame(None, &error))).await?;
+                return Err(Some(CloseCode::SlowReader));
+            }
+        }
+    }
+    let cursor = session.cursor_after(&greeted.replay);
+    tell(socket, &ServerFrame::Cursor(CursorFrame { cursor })).await
+}
+
+/// Writes everything that waits in one go.
+async fn flush(
+    app: &App,
+    socket: &mut WebSocket,
+    connection: &Connection,
+    caller: &Caller,
+    own: &mut Seq,
+) -> Result<Option<CloseCode>, Option<CloseCode>> {
+    // Read before the drain: what was told before it is in the queue or was sent.
+    let told_ms = app.core.session().told_ms();
+    let Drained { frames, gaps, own: drained, ping, cursor, close } = connection.drain();
+    for (text, _) in frames {
+        feed(app, socket, text).await?;
+    }
+    for gap in gaps {
+        feed(app, socket, encode(&ServerFrame::Gap(gap))).await?;
+    }
+    *own = (*own).max(drained.unwrap_or_default());
+    if cursor {
+        let cursor = app.core.session().cursor(caller, *own, told_ms);
+        feed(app, socket, encode(&ServerFrame::Cursor(CursorFrame { cursor }))).await?;
+    }
+    if ping {
+        send(app, socket, Message::Ping(Vec::new().into())).await?;
+    }
+    flush_socket(app, socket).await?;
+    Ok(close)
+}
+
+/// Handles the frames of one text.
+async fn on_text(
+    app: &App,
+    socket: &mut WebSocket,
+    connection: &Arc<Connection>,
+    caller: &Caller,
+    text: &str,
+    own: &mut Seq,
+) -> Result<(), Option<CloseCode>> {
+    let limits: &Limits = &app.core.settings().limits;
+    let frames = match parse_client(text, limits) {
+        Ok(frames) => frames,
+        Err(error) => {
+            connection.answer(&refusal(error));
+            return Ok(());
+        }
+    };
+    for frame in frames {
+        let frame = match frame {
+            Ok(ClientFrame::Sync(sync)) => {
+                // What is queued goes first, then the page, straight from the log.
+                if let Some(code) = flush(app, socket, connection, caller, own).await? {
+                    return Err(Some(code));
+                }
+                let answer = on_sync(&app.core, caller, sync).await;
+                tell(socket, &answer).await?;
+                continue;
+            }
+            Ok(frame) => frame,
+            Err(error) => {
+                connection.answer(&refusal(error));
+                continue;
+            }
+        };
+        on_frame(&app.core, connection, caller, frame).await;
+    }
+    Ok(())
+}
+
+async fn on_frame(
+    core: &Arc<Core>,
+    connection: &Arc<Connection>,
+    caller: &Caller,
+    frame: ClientFrame,
+) {
+    let (id, result) = match frame {
+        ClientFrame::Send(send) => return on_send(core, connection, caller, send).await,
+        ClientFrame::Ping(ping) => {
+            connection.answer(&ServerFrame::Pong(Pong { id: ping.id }));
+            return;
+        }
+        ClientFrame::Hello(hello) => {
+            connection.answer(&ServerFrame::Error(ErrorFrame {
+                id: hello.id,
+                code: parlor_proto::ErrorCode::AlreadyGreeted,
+                detail: "this connection was greeted already".to_owned(),
+                field: None,
+                retry_after_ms: None,
+            }));
+            return;
+        }
+        ClientFrame::Receipt(mut receipt) => {
+            (receipt.id.take(), on_receipt(core, caller, receipt).await)
+        }
+        ClientFrame::Typing(typing) => {
+            let result = core.presence().typing(caller, typing.chat_id, typing.active).await;
+            (typing.id, result)
+        }
+        ClientFrame::Focus(focus) => {
+            let presence = core.presence();
+            let result = presence.focus(caller, connection.id, focus.chat_id, focus.visible).await;
+            (focus.id, result)
+        }
+        ClientFrame::Watch(watch) => {
+            let result = core.presence().watch(caller, connection.id, watch.user_ids).await;
+            (watch.id, result)
+        }
+        // Answered by the caller of this function, which owns the socket.
+        ClientFrame::Sync(_) => return,
+    };
+    if let Err(error) = result {
+        connection.answer(&ServerFrame::Error(error_frame(id, &error)));
+    }
+}
+
+async fn on_send(
+    core: &Arc<Core>,
+    connection: &Arc<Connection>,
+    caller: &Caller,
+    frame: SendFrame,
+) {
+    let SendFrame { tag: _, id, chat_id, message, kind, attachments, client_id, reply_to } = frame;
+    let send = SendMessage { chat_id, message, kind, attachments, client_id, reply_to };
+    let connection = connection.clone();
+    // Runs in the appender, so that the `ack` is queued before the event is told.
+    let done = move |outcome: parlor_core::Result<_>| {
+        let frame = match outcome.and_then(sent) {
+            Ok((message, _)) => ServerFrame::Ack(Ack {
+                id,
+                message_id: message.message_id,
+                chat_id: message.chat_id,
+                seq: message.seq,
+                created_at: message.created_at,
+                status: Status::Sent,
+            }),
+            Err(error) => ServerFrame::Error(error_frame(id, &error)),
+        };
+        connection.answer(&frame);
+    };
+    core.messages().enqueue(caller, send, Box::new(done)).await;
+}
+
+async fn on_receipt(core: &Core, caller: &Caller, frame: ReceiptFrame) -> parlor_core::Result<()> {
+    let ReceiptFrame { tag: _, id: _, chat_id, status, seq, message_id } = frame;
+    let receipts = core.receipts();
+    match (seq, message_id) {
+        (Some(seq), None) => receipts.report(caller, chat_id, status, seq).await,
+        (None, Some(message_id)) => {
+            receipts.report_message(caller, chat_id, status, message_id).await
+        }
+        _ => {
+            let detail = "a receipt has a seq or a message_id";
+            Err(parlor_proto::Invalid::new("seq", detail).into())
+        }
+    }
+}
+
+async fn on_sync(core: &Core, caller: &Caller, frame: SyncFrame) -> ServerFrame {
+    let SyncFrame { tag: _, id, chat_id, after_seq, limit } = frame;
+    let query = parlor_proto::messages::EventsQuery { after_seq: Some(after_seq.get()), limit };
+    match core.messages().events(caller, chat_id, query).await {
+        Ok(page) => ServerFrame::Events(EventsFrame {
+            id,
+            chat_id,
+            events: page.events,
+            head_seq: page.head_seq,
+            epoch: page.epoch,
+        }),
+        Err(error) => ServerFrame::Error(error_frame(id, &error)),
+    }
+}
+
+fn refusal(error: FrameError) -> ServerFrame {
+    ServerFrame::Error(error_frame(error.id, &Error::Invalid(error.invalid)))
+}
+
+/// Reads the next text; anything else ends the connection, with a close code or without.
+async fn next_text(socket: &mut WebSocket) -> Result<Utf8Bytes, Option<CloseCode>> {
+    loop {
+        match socket.recv().await {
+            Some(Ok(Message::Text(text))) => return Ok(text),
+            Some(Ok(Message::Binary(_))) => return Err(Some(CloseCode::BinaryFrame)),
+            Some(Ok(Message::Ping(_))) => {}
+            Some(Ok(Message::Pong(_))) => return Ok(Utf8Bytes::from_static("[]")),
+            Some(Ok(Message::Close(_))) | None => return Err(None),
+            Some(Err(error)) => return Err(close_code_of(&error)),
+        }
+    }
+}
+
+fn close_code_of(error: &axum::Error) -> Option<CloseCode> {
+    let text = error.to_string();
+    // The library keeps its error type behind a box of the framework; its words are all there is.
+    if text.contains("too long") || text.contains("too big") || text.contains("Space limit") {
+        Some(CloseCode::FrameTooLarge)
+    } else if text.contains("UTF-8") {
+        Some(CloseCode::BadUtf8)
+    } else {
+        None
+    }
+}
+
+async fn tell(socket: &mut WebSocket, frame: &ServerFrame) -> Result<(), Option<CloseCode>> {
+    socket.send(Message::Text(encode(frame))).await.map_err(|_| None)
+}
+
+async fn feed(app: &App, socket: &mut WebSocket, text: Utf8Bytes) -> Result<(), Option<CloseCode>> {
+    use futures_util::SinkExt as _;
+    in_time(app, socket.feed(Message::Text(text))).await
+}
+
+async fn send(
+    app: &App,
+    socket: &mut WebSocket,
+    message: Message,
+) -> Result<(), Option<CloseCode>> {
+    in_time(app, socket.send(message)).await
+}
+
+async fn flush_socket(app: &App, socket: &mut WebSocket) -> Result<(), Option<CloseCode>> {
+    use futures_util::SinkExt as _;
+    in_time(app, socket.flush()).await
+}
+
+/// Gives a write as long as a connection may stay behind.
+async fn in_time(
+    app: &App,
+    write: impl Future<Output = Result<(), axum::Error>>,
+) -> Result<(), Option<CloseCode>> {
+    tokio::pin!(write);
+    // Most writes end at once and need no timer.
+    let first = std::future::poll_fn(|context| match write.as_mut().poll(context) {
+        std::task::Poll::Ready(result) => std::task::Poll::Ready(Some(result)),
+        std::task::Poll::Pending => std::task::Poll::Ready(None),
+    });
+    if let Some(result) = first.await {
+        return result.map_err(|_| None);
+    }
+    tokio::select! {
+        result = write => result.map_err(|_| None),
+        () = app.clock.sleep(MOST_BEHIND) => Err(Some(CloseCode::SlowReader)),
+    }
+}
+
+/// Says why, and gives the other side a moment to hear it.
+async fn close(app: &App, socket: &mut WebSocket, code: CloseCode) {
+    let frame = CloseFrame { code: code.code(), reason: Utf8Bytes::from_static(code.name()) };
+    let farewell = async {
+        if socket.send(Message::Close(Some(frame))).await.is_ok() {
+            while let Some(Ok(_)) = socket.recv().await {}
+        }
+    };
+    tokio::select! {
+        () = farewell => {}
+        () = app.clock.sleep(FAREWELL) => {}
+    }
+}
+
+/// Starts the task that looks after all connections once a second; ends with the hub.
+pub fn start_ticker(app: &Arc<App>, hub: &Arc<Hub>) {
+    let (clock, hub) = (app.clock.clone(), Arc::downgrade(hub));
+    let heartbeat = app.core.settings().heartbeat;
+    let task = async move {
+        loop {
+            clock.sleep(Duration::from_secs(1)).await;
+            let Some(hub) = hub.upgrade() else { return };
+            hub.tick(heartbeat);
+        }
+    };
+    app.spawn.spawn("hub", Box::pin(task));
+}
