@@ -1,1 +1,4 @@
 //! Load generator, latency recorder and history checker.
+pub mod check;
+pub mod clock;
+pub mod record;
