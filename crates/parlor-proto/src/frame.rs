@@ -243,21 +243,21 @@ pub fn parse_client(
 
 fn parse_one(text: &[u8]) -> Result<ClientFrame, FrameError> {
     let envelope: Envelope =
-        json::parse(text).map_err(|invalid| FrameError { id: None, invalid })?;
+        json::parse_object(text).map_err(|invalid| FrameError { id: None, invalid })?;
     let id = envelope.id;
     if id.as_ref().is_some_and(|id| id.chars().count() > FRAME_ID_CHARS) {
         let detail = format!("a frame's id has at most {FRAME_ID_CHARS} characters");
         return Err(FrameError { id: None, invalid: Invalid::new("id", detail) });
     }
     let frame = match envelope.t.as_str() {
-        "hello" => json::parse(text).map(ClientFrame::Hello),
-        "send" => json::parse(text).map(ClientFrame::Send),
-        "receipt" => json::parse(text).map(ClientFrame::Receipt),
-        "typing" => json::parse(text).map(ClientFrame::Typing),
-        "focus" => json::parse(text).map(ClientFrame::Focus),
-        "watch" => json::parse(text).map(ClientFrame::Watch),
-        "sync" => json::parse(text).map(ClientFrame::Sync),
-        "ping" => json::parse(text).map(ClientFrame::Ping),
+        "hello" => json::parse_object(text).map(ClientFrame::Hello),
+        "send" => json::parse_object(text).map(ClientFrame::Send),
+        "receipt" => json::parse_object(text).map(ClientFrame::Receipt),
+        "typing" => json::parse_object(text).map(ClientFrame::Typing),
+        "focus" => json::parse_object(text).map(ClientFrame::Focus),
+        "watch" => json::parse_object(text).map(ClientFrame::Watch),
+        "sync" => json::parse_object(text).map(ClientFrame::Sync),
+        "ping" => json::parse_object(text).map(ClientFrame::Ping),
         _ => Err(Invalid::with_code(ErrorCode::UnknownFrame, "t", "no frame has this name")),
     };
     frame.map_err(|invalid| FrameError { id, invalid })

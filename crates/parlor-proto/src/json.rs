@@ -18,6 +18,18 @@ pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, Invalid> {
     Ok(value)
 }
 
+/// Reads an object; serde alone would take an array of the fields in their order for it.
+pub fn parse_object<T: DeserializeOwned>(text: &[u8]) -> Result<T, Invalid> {
+    match text.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        Some(b'{') => parse(text),
+        _ => {
+            // What is not JSON at all is said so first.
+            parse::<serde::de::IgnoredAny>(text)?;
+            Err(Invalid::new("", "this is JSON, but not an object"))
+        }
+    }
+}
+
 /// Reads a value that borrows from the text; the caller has checked the depth.
 pub fn parse_borrowed<'a, T: serde::Deserialize<'a>>(text: &'a str) -> Result<T, Invalid> {
     serde_json::from_str(text).map_err(|error| not_json(&error))

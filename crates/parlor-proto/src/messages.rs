@@ -216,7 +216,7 @@ pub fn check_emoji(text: &str) -> Result<(), Invalid> {
     let fits = !text.is_empty() && text.len() <= EMOJI_BYTES;
     let is_symbol =
         text.chars().all(|c| !c.is_whitespace() && !c.is_control() && !c.is_alphabetic());
-    let is_plain_ascii = text.chars().all(|c| c.is_ascii());
+    let is_plain_ascii = text.is_ascii();
     if fits && is_symbol && !is_plain_ascii {
         Ok(())
     } else {

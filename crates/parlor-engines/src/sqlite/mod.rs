@@ -338,7 +338,7 @@ fn check_version(connection: &Connection) -> Result<(), OpenError> {
         connection
             .query_row("SELECT max(version) FROM refinery_schema_history", [], |row| row.get(0))?;
     let runner = migrations::migrations::runner();
-    let known = runner.get_migrations().iter().map(|step| i64::from(step.version())).max();
+    let known = runner.get_migrations().iter().map(|step| step.version()).max();
     match (found, known.unwrap_or(0)) {
         (Some(found), known) if found > known => Err(OpenError::Newer { found, known }),
         _ => Ok(()),

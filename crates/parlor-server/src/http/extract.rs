@@ -129,7 +129,7 @@ impl<T: DeserializeOwned + Send> FromRequest<Arc<App>> for Body<T> {
                 Refusal::new(ErrorCode::BadRequest, "the body could not be read")
             }
         })?;
-        Ok(Self(json::parse(&bytes)?))
+        Ok(Self(json::parse_object(&bytes)?))
     }
 }
 

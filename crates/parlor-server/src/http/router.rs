@@ -185,9 +185,12 @@ impl Route {
     }
 }
 
+/// A path with its handlers and the names of their methods.
+type PathEntry = (&'static str, MethodRouter<Arc<App>>, Vec<&'static str>);
+
 /// Builds the router; layers once, on the whole.
 pub fn router(app: Arc<App>) -> Router {
-    let mut paths: Vec<(&'static str, MethodRouter<Arc<App>>, Vec<&'static str>)> = Vec::new();
+    let mut paths: Vec<PathEntry> = Vec::new();
     for route in routes() {
         let name = method_name(&route.method);
         match paths.iter_mut().find(|(path, ..)| *path == route.path) {

@@ -27,6 +27,8 @@ use super::queue::{Connection, encode};
 
 const SHARDS: usize = 64;
 
+type Shard = Mutex<HashMap<UserId, Vec<Arc<Connection>>>>;
+
 /// Counters of the hub; each only rises.
 #[derive(Debug, Default)]
 pub struct HubStats {
@@ -46,7 +48,7 @@ pub struct HubStats {
 pub struct Hub {
     clock: Arc<dyn Clock>,
     /// Users by shard; a lock guards one shard and is never held over an await.
-    users: Vec<Mutex<HashMap<UserId, Vec<Arc<Connection>>>>>,
+    users: Vec<Shard>,
     numbers: Mutex<HashMap<ConnectionId, Arc<Connection>>>,
     next: AtomicU64,
     draining: AtomicBool,
@@ -138,7 +140,7 @@ impl Hub {
         self.draining.load(Ordering::Acquire)
     }
 
-    fn shard(&self, user_id: UserId) -> Option<&Mutex<HashMap<UserId, Vec<Arc<Connection>>>>> {
+    fn shard(&self, user_id: UserId) -> Option<&Shard> {
         // The low bits count; the slot above them is random.
         let place = (user_id.raw() ^ user_id.slot()) as usize % SHARDS;
         self.users.get(place)

@@ -1,2 +1,13 @@
-#[test]
-fn placeholder() {}
+//! The one integration binary: stories through the public API, and the mechanical guards.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+mod accounts;
+mod chats;
+mod durability;
+mod guards;
+mod hostile;
+mod messages;
+mod receipts;
+mod sockets;
+mod world;

@@ -1,0 +1,101 @@
+//! The mechanical guards: borders between crates, the description of the interface, headers.
+
+use std::{collections::BTreeSet, path::Path, process::Command};
+
+use parlor_server::http::{asyncapi, openapi, router::routes};
+use reqwest::Method;
+use serde_json::Value;
+
+use crate::world::{World, call};
+
+fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
+#[test]
+fn crates_import_in_one_direction_only() {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let mut arrows = BTreeSet::new();
+    for package in metadata["packages"].as_array().unwrap() {
+        for dependency in package["dependencies"].as_array().unwrap() {
+            let name = dependency["name"].as_str().unwrap();
+            if name.starts_with("parlor-") && dependency["kind"].is_null() {
+                arrows.insert(format!("{} → {name}", package["name"].as_str().unwrap()));
+            }
+        }
+    }
+    let allowed = [
+        "parlor-client → parlor-proto",
+        "parlor-core → parlor-proto",
+        "parlor-engines → parlor-core",
+        "parlor-engines → parlor-proto",
+        "parlor-load → parlor-client",
+        "parlor-load → parlor-proto",
+        "parlor-server → parlor-core",
+        "parlor-server → parlor-engines",
+        "parlor-server → parlor-proto",
+    ];
+    assert_eq!(arrows.into_iter().collect::<Vec<_>>(), allowed);
+}
+
+#[test]
+fn the_committed_descriptions_are_what_the_server_says() {
+    for (file, document) in
+        [("openapi.json", openapi::document()), ("asyncapi.json", asyncapi::document())]
+    {
+        let committed = std::fs::read_to_string(root().join("docs/api").join(file)).unwrap();
+        let committed: Value = serde_json::from_str(&committed).unwrap();
+        assert_eq!(committed, document, "run `make gen` and commit docs/api/{file}");
+    }
+}
+
+#[test]
+fn every_route_is_described_and_every_reference_leads_somewhere() {
+    let document = openapi::document();
+    for route in routes() {
+        let method = route.method.as_str().to_lowercase();
+        let operation = &document["paths"][route.path][&method];
+        assert!(operation["responses"].is_object(), "{method} {}", route.path);
+        assert!(!route.statuses.is_empty(), "{method} {}", route.path);
+    }
+    for document in [document, asyncapi::document()] {
+        let text = document.to_string();
+        for reference in text.split("\"$ref\":\"#").skip(1) {
+            let pointer = reference.split('"').next().unwrap();
+            assert!(document.pointer(pointer).is_some(), "{pointer}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_answer_carries_the_security_headers() {
+    let world = World::start().await;
+    for path in
+        ["/", "/chats/1", "/healthz", "/metrics", "/api/v1/users/me", "/api/v1/nothing", "/x.js"]
+    {
+        let answer = call(world.address, Method::GET, path, None, None).await;
+        let policy = answer.headers["content-security-policy"].to_str().unwrap().to_owned();
+        assert!(
+            policy.contains("default-src 'none'")
+                && policy.contains("require-trusted-types-for 'script'")
+        );
+        assert!(
+            policy.contains(&format!("connect-src 'self' ws://{};", world.address)),
+            "{policy}"
+        );
+        for (name, value) in [
+            ("x-content-type-options", "nosniff"),
+            ("referrer-policy", "no-referrer"),
+            ("cross-origin-opener-policy", "same-origin"),
+            ("cross-origin-resource-policy", "same-origin"),
+        ] {
+            assert_eq!(answer.headers[name], value, "{path}");
+        }
+        assert!(answer.headers.get("strict-transport-security").is_none(), "plain HTTP");
+    }
+}

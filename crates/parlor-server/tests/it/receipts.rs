@@ -1,0 +1,112 @@
+//! Receipts and presence.
+
+use serde_json::json;
+
+use crate::world::World;
+
+#[tokio::test]
+async fn ticks_go_from_sent_to_delivered_to_read_and_never_back() {
+    let world = World::start().await;
+    let (ann, ben, chat_id) = world.friends().await;
+    let eve = world.person("eve").await;
+    let mut socket = ann.connects().await;
+    let first = ann.says(&chat_id, "one").await;
+    let second = ann.says(&chat_id, "two").await;
+    let path = |message: &serde_json::Value| {
+        format!("/api/v1/messages/{}/status", message["message_id"].as_str().unwrap())
+    };
+    assert_eq!(ann.get(&path(&first)).await.body["status"], "sent");
+    assert_eq!(ben.put(&path(&second), json!({"status": "delivered"})).await.status, 200);
+    let receipt = socket.next("receipt").await;
+    assert_eq!((&receipt["status"], &receipt["seq"]), (&json!("delivered"), &second["seq"]));
+    assert_eq!(ann.get(&path(&first)).await.body["status"], "delivered", "covers earlier ones");
+    assert_eq!(ben.put(&path(&first), json!({"status": "read"})).await.body["status"], "read");
+    assert_eq!(ben.put(&path(&first), json!({"status": "delivered"})).await.body["status"], "read");
+    assert_eq!(ann.get(&path(&second)).await.body["status"], "delivered");
+    for status in ["sent", "seen"] {
+        assert_eq!(ben.put(&path(&first), json!({"status": status})).await.status, 422);
+    }
+    assert_eq!(eve.put(&path(&first), json!({"status": "read"})).await.status, 404);
+    let history = ann.get(&format!("/api/v1/chats/{chat_id}/messages")).await;
+    assert_eq!(history.body["messages"][0]["status"], "read");
+    assert_eq!(history.body["messages"][1]["status"], "delivered");
+}
+
+#[tokio::test]
+async fn receipts_over_the_socket_stay_below_the_head() {
+    let world = World::start().await;
+    let (ann, ben, chat_id) = world.friends().await;
+    let message = ann.says(&chat_id, "one").await;
+    let mut socket = ben.connects().await;
+    let receipt = |seq: u64| json!({"t": "receipt", "id": "r", "chat_id": chat_id, "status": "read", "seq": seq});
+    socket.send(receipt(99)).await;
+    let refused = socket.next("error").await;
+    assert_eq!((&refused["code"], &refused["id"]), (&json!("out_of_range"), &json!("r")));
+    socket.send(receipt(2)).await;
+    let own = socket.find("receipt", |frame| frame["status"] == "read").await;
+    assert_eq!(
+        (&own["message_id"], &own["user_id"]),
+        (&message["message_id"], &json!(ben.user_id))
+    );
+    assert_eq!(ben.get(&format!("/api/v1/chats/{chat_id}")).await.body["unread"], 0);
+}
+
+#[tokio::test]
+async fn hidden_receipts_are_hidden_on_every_path() {
+    let world = World::start().await;
+    let (ann, ben, chat_id) = world.friends().await;
+    let nobody = json!({"privacy": {"receipts": {"who": "nobody"}, "online": {"who": "nobody"}, "last_seen": {"who": "nobody"}}});
+    assert_eq!(ben.patch("/api/v1/users/me", nobody).await.status, 200);
+    let message = ann.says(&chat_id, "one").await;
+    let path = format!("/api/v1/messages/{}/status", message["message_id"].as_str().unwrap());
+    assert_eq!(ben.put(&path, json!({"status": "read"})).await.status, 200);
+    let status = ann.get(&path).await;
+    assert_eq!(
+        (&status.body["status"], &status.body["recipients"][0]["status"]),
+        (&json!("sent"), &json!("hidden"))
+    );
+    let members = ann.get(&format!("/api/v1/chats/{chat_id}/participants")).await;
+    let ben_row = members.body["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|row| row["user_id"] == ben.user_id)
+        .cloned()
+        .unwrap();
+    assert_eq!(ben_row["read_seq"], json!(null));
+    let presence = ann.get(&format!("/api/v1/users/{}/status", ben.user_id)).await;
+    assert_eq!(
+        (&presence.body["status"], &presence.body["last_seen"]),
+        (&json!("hidden"), &json!(null))
+    );
+}
+
+#[tokio::test]
+async fn a_watcher_sees_a_friend_come_and_a_stranger_sees_nothing() {
+    let world = World::start().await;
+    let (ann, ben, _chat_id) = world.friends().await;
+    let eve = world.person("eve").await;
+    let mut watcher = ann.connects().await;
+    watcher.send(json!({"t": "watch", "user_ids": [ben.user_id]})).await;
+    assert_eq!(watcher.next("presence").await["status"], "offline");
+    let _ben_socket = ben.connects().await;
+    assert_eq!(watcher.next("presence").await["status"], "online");
+    let path = format!("/api/v1/users/{}/status", ben.user_id);
+    assert_eq!(ann.get(&path).await.body["status"], "online");
+    assert_eq!(eve.get(&path).await.body["status"], "hidden");
+    let many: Vec<String> = (1..=501).map(|id| id.to_string()).collect();
+    watcher.send(json!({"t": "watch", "user_ids": many})).await;
+    assert_eq!(watcher.next("error").await["code"], "out_of_range");
+}
+
+#[tokio::test]
+async fn typing_is_told_to_the_others() {
+    let world = World::start().await;
+    let (ann, ben, chat_id) = world.friends().await;
+    let (mut ann_socket, mut ben_socket) = (ann.connects().await, ben.connects().await);
+    ann_socket.send(json!({"t": "typing", "chat_id": chat_id, "active": true})).await;
+    let typing = ben_socket.next("typing").await;
+    assert_eq!((&typing["user_id"], &typing["active"]), (&json!(ann.user_id), &json!(true)));
+    ann_socket.send(json!({"t": "typing", "chat_id": "123", "active": true})).await;
+    assert_eq!(ann_socket.next("error").await["code"], "not_found");
+}
