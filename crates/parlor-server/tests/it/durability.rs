@@ -56,7 +56,6 @@ async fn sign_up(address: SocketAddr, name: &str) -> Person {
         user_id: answer.text("/user/user_id"),
         device_id: answer.text("/session/device_id"),
         token: answer.text("/session/token"),
-        name: name.to_owned(),
     }
 }
 

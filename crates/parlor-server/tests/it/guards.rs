@@ -99,3 +99,55 @@ async fn every_answer_carries_the_security_headers() {
         assert!(answer.headers.get("strict-transport-security").is_none(), "plain HTTP");
     }
 }
+
+/// Every requirement has evidence of each kind it needs, by tests that exist and run, or is open.
+#[test]
+fn the_acceptance_map_holds() {
+    let map = std::fs::read_to_string(root().join("docs/acceptance.json")).unwrap();
+    let map: Value = serde_json::from_str(&map).unwrap();
+    let (kinds, evidence) =
+        (map["kinds"].as_object().unwrap(), map["evidence"].as_object().unwrap());
+    let open: BTreeSet<&str> =
+        map["open"].as_array().unwrap().iter().map(|id| id.as_str().unwrap()).collect();
+    let sources = sources(&root().join("crates"));
+    for (id, needed) in kinds {
+        let Some(entry) = evidence.get(id) else {
+            assert!(open.contains(id.as_str()), "{id} has neither evidence nor a place in open");
+            continue;
+        };
+        assert!(!open.contains(id.as_str()), "{id} is open and has evidence");
+        let tests = entry["tests"].as_array().unwrap();
+        let tests: Vec<_> =
+            tests.iter().map(|t| t.as_str().unwrap().split_once(' ').unwrap()).collect();
+        for kind in needed.as_str().unwrap().split(' ') {
+            assert!(tests.iter().any(|(letter, _)| *letter == kind), "{id} lacks kind {kind}");
+        }
+        for (_, name) in tests {
+            let place = sources.find(&format!("fn {name}("));
+            let place = place.unwrap_or_else(|| panic!("{id}: no test {name}"));
+            let before = sources[..place].lines().rev().take(4).collect::<Vec<_>>().join("\n");
+            assert!(
+                before.contains("test]") && !before.contains("ignore"),
+                "{id}: {name} is no test"
+            );
+        }
+    }
+    assert!(evidence.keys().all(|id| kinds.contains_key(id)), "evidence for an id that is none");
+    assert!(open.len() <= MOST_OPEN, "the list of open requirements only shrinks");
+}
+
+/// Lower it with every requirement that gets its evidence.
+const MOST_OPEN: usize = 168;
+
+fn sources(folder: &Path) -> String {
+    let mut text = String::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            text.push_str(&sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text.push_str(&std::fs::read_to_string(path).unwrap());
+        }
+    }
+    text
+}

@@ -187,3 +187,18 @@ async fn the_long_poll_says_what_the_socket_would_have() {
     }
     assert_eq!(ben.get("/api/v1/sync?wait=61").await.status, 422);
 }
+
+#[tokio::test]
+async fn an_orderly_end_tells_clients_to_come_back_and_keeps_everything() {
+    let world = World::start().await;
+    let (ann, _ben, chat_id) = world.friends().await;
+    ann.says(&chat_id, "kept").await;
+    let mut socket = ann.connects().await;
+    let ends = async {
+        let reconnect = socket.next("reconnect").await;
+        assert!(reconnect["after_ms"].as_u64().is_some());
+        socket.close_code().await
+    };
+    let ((), code) = tokio::join!(world.stop(), ends);
+    assert_eq!(code, 4008);
+}

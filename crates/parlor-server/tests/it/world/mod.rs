@@ -72,7 +72,6 @@ impl World {
             user_id: answer.text("/user/user_id"),
             device_id: answer.text("/session/device_id"),
             token: answer.text("/session/token"),
-            name: name.to_owned(),
         }
     }
 
@@ -142,7 +141,6 @@ pub struct Person {
     pub user_id: String,
     pub device_id: String,
     pub token: String,
-    pub name: String,
 }
 
 impl Person {
