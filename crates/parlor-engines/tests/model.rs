@@ -1,0 +1,264 @@
+//! Random work on the SQLite engine and on the in-memory oracle, compared read by read.
+//!
+//! Both get the same clock and the same seeded randomness, so even ids must be equal. A failure
+//! prints its seed; `PARLOR_SEED=n cargo test -p parlor-engines --test model` runs that one alone.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use parlor_core::{
+    clock::{Ids, ManualClock},
+    memory::Memory,
+    ports::{
+        chats::Chats,
+        clock::{Clock, Random},
+        messages::{Anchor, Append, AppendKey, Appended, Expects, Messages, NewChat, NewEvent},
+        receipts::{Move, Receipts},
+    },
+};
+use parlor_engines::sqlite::Sqlite;
+use parlor_proto::{
+    ChatId, ClientId, MessageId, Seq, Time, UserId,
+    chats::{ChatSettings, ChatType, HistoryRule},
+    event::SettingsChanges,
+    members::{LeaveReason, MemberRole, Role},
+    messages::MessageType,
+    receipts::ReceiptKind,
+};
+
+/// A small generator; the same on every machine.
+#[derive(Clone)]
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        // splitmix64 (Steele, Lea, Flood 2014).
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % sides
+    }
+}
+
+struct Seeded(Mutex<Dice>);
+
+impl Random for Seeded {
+    fn fill(&self, bytes: &mut [u8]) {
+        let mut dice = self.0.lock();
+        bytes.iter_mut().for_each(|byte| *byte = u8::try_from(dice.roll(256)).unwrap());
+    }
+}
+
+fn users() -> [UserId; 4] {
+    [1, 2, 3, 4].map(UserId::from_raw)
+}
+
+struct Pair {
+    clock: ManualClock,
+    memory: Memory,
+    sqlite: Sqlite,
+    chats: Vec<ChatId>,
+    _folder: tempfile::TempDir,
+}
+
+impl Pair {
+    fn open(seed: u64) -> Self {
+        let clock = ManualClock::at(Time::from_millis(1_700_000_000_000));
+        let dyn_clock: Arc<dyn Clock> = Arc::new(clock.clone());
+        let random = || -> Arc<dyn Random> { Arc::new(Seeded(Mutex::new(Dice(seed)))) };
+        let ids = || Ids::new(dyn_clock.clone(), random());
+        let folder = tempfile::tempdir().unwrap();
+        let sqlite = Sqlite::open(folder.path(), ids(), dyn_clock.clone(), random()).unwrap();
+        let memory = Memory::new(ids(), dyn_clock, "model".to_owned());
+        let chats = (1..=3).map(|n| ChatId::from_raw((n << 22) | (n << 12))).collect();
+        Self { clock, memory, sqlite, chats, _folder: folder }
+    }
+
+    async fn step(&self, dice: &mut Dice, seen: &mut Vec<MessageId>) {
+        if dice.roll(3) == 0 {
+            self.clock.advance(Duration::from_millis(dice.roll(5)));
+        }
+        if dice.roll(4) == 0 {
+            return self.move_cursors(dice).await;
+        }
+        let mut batch = Vec::new();
+        for _ in 0..=dice.roll(4) {
+            batch.push(self.unit(dice, seen).await);
+        }
+        let one = self.memory.write_batch(batch.clone()).await.unwrap();
+        let other = self.sqlite.write_batch(batch).await.unwrap();
+        assert_eq!(format!("{one:?}"), format!("{other:?}"));
+        for outcome in one {
+            if let Appended::Stored(stored) = outcome {
+                seen.extend(stored.events.iter().map(|event| event.event_id));
+            }
+        }
+    }
+
+    async fn unit(&self, dice: &mut Dice, seen: &[MessageId]) -> Append {
+        let pick = |dice: &mut Dice| users()[usize::try_from(dice.roll(4)).unwrap()];
+        let chat_id = self.chats[usize::try_from(dice.roll(3)).unwrap()];
+        let sender_id = pick(dice);
+        let known = Chats::load(&self.memory, chat_id).await.unwrap();
+        let key = (dice.roll(2) == 0).then(|| AppendKey {
+            client_id: ClientId::new(format!("k{}", dice.roll(30))).unwrap(),
+            body_mac: [u8::try_from(dice.roll(2)).unwrap(); 8],
+        });
+        let Some(chat) = known.filter(|_| dice.roll(30) > 0) else {
+            let is_direct = dice.roll(3) == 0;
+            let all = users();
+            let members = all[..if is_direct { 2 } else { 3 }].iter().map(|user_id| {
+                let role = if *user_id == users()[0] { Role::Owner } else { Role::Member };
+                MemberRole { user_id: *user_id, role }
+            });
+            let new = NewChat {
+                kind: if is_direct { ChatType::OneOnOne } else { ChatType::Group },
+                title: (!is_direct).then(|| "Title".to_owned()),
+                settings: ChatSettings::default(),
+                direct_key: is_direct.then(|| "1-2".to_owned()),
+                members: members.collect(),
+            };
+            let expects = Expects::NewChat(new);
+            return Append { chat_id, sender_id, key, expects, events: vec![NewEvent::Created] };
+        };
+        // Now and then somebody believes in an old epoch.
+        let epoch = chat.membership_epoch - u64::from(dice.roll(12) == 0).min(chat.membership_epoch);
+        let target = |dice: &mut Dice| match seen.len() {
+            0 => MessageId::from_raw(99),
+            count => seen[usize::try_from(dice.roll(count as u64)).unwrap()],
+        };
+        let event = |dice: &mut Dice| match dice.roll(16) {
+            0 => NewEvent::Edit { target_id: target(dice), text: format!("e{}", dice.roll(99)) },
+            1 => NewEvent::Delete { target_id: target(dice) },
+            2..=4 => NewEvent::Reaction {
+                target_id: target(dice),
+                emoji: ["👍", "🎉", "🙈"][usize::try_from(dice.roll(3)).unwrap()].to_owned(),
+                added: dice.roll(3) > 0,
+            },
+            5 => NewEvent::Join {
+                user_id: pick(dice),
+                role: Role::Member,
+                history: if dice.roll(2) == 0 { HistoryRule::All } else { HistoryRule::Joined },
+            },
+            6 => NewEvent::Leave { user_id: pick(dice), reason: LeaveReason::Left },
+            7 => NewEvent::Role { user_id: pick(dice), role: Role::Admin },
+            8 => NewEvent::Settings {
+                changes: SettingsChanges {
+                    title: Some(format!("t{}", dice.roll(9))),
+                    topic: Some(if dice.roll(2) == 0 { String::new() } else { "Topic".to_owned() }),
+                    ..SettingsChanges::default()
+                },
+            },
+            _ => NewEvent::Message {
+                kind: MessageType::Text,
+                text: format!("m{}", dice.roll(999)),
+                attachments: Vec::new(),
+                reply_to: None,
+            },
+        };
+        let events = (0..=dice.roll(2)).map(|_| event(dice)).collect();
+        Append { chat_id, sender_id, key, expects: Expects::Epoch(epoch), events }
+    }
+
+    async fn move_cursors(&self, dice: &mut Dice) {
+        let mut moves = Vec::new();
+        for _ in 0..=dice.roll(5) {
+            moves.push(Move {
+                chat_id: self.chats[usize::try_from(dice.roll(3)).unwrap()],
+                user_id: users()[usize::try_from(dice.roll(4)).unwrap()],
+                kind: if dice.roll(2) == 0 { ReceiptKind::Read } else { ReceiptKind::Delivered },
+                to_seq: Seq::new(dice.roll(20)),
+                at: self.clock.now(),
+            });
+        }
+        let one = self.memory.write_moves(moves.clone()).await.unwrap();
+        assert_eq!(one, self.sqlite.write_moves(moves).await.unwrap());
+    }
+
+    /// Compares every read.
+    async fn compare(&self, seen: &[MessageId]) {
+        macro_rules! same {
+            ($call:ident ( $($argument:expr),* )) => {
+                assert_eq!(
+                    self.memory.$call($($argument),*).await.unwrap(),
+                    self.sqlite.$call($($argument),*).await.unwrap(),
+                    stringify!($call)
+                );
+            };
+        }
+        for chat_id in self.chats.iter().copied() {
+            let one = Chats::load(&self.memory, chat_id).await.unwrap();
+            assert_eq!(one, Chats::load(&self.sqlite, chat_id).await.unwrap());
+            same!(head(chat_id));
+            same!(events(chat_id, Seq::ZERO, 10_000));
+            same!(events(chat_id, Seq::new(3), 4));
+            same!(cursors_of_chat(chat_id));
+            for seq in [0, 1, 2, 5, 9, 1_000].map(Seq::new) {
+                same!(reached(chat_id, seq));
+                same!(event_id(chat_id, seq));
+                same!(last_message(chat_id, seq));
+                for anchor in
+                    [Anchor::Newest, Anchor::Before(seq), Anchor::After(seq), Anchor::Around(seq)]
+                {
+                    same!(history(chat_id, Seq::new(2), anchor, 5));
+                }
+                for user_id in users() {
+                    same!(count_unread(chat_id, user_id, seq));
+                }
+            }
+            for id in seen {
+                same!(seq_before(chat_id, *id));
+            }
+            for user_id in users() {
+                same!(cursors(chat_id, user_id));
+                same!(entry(chat_id, user_id));
+            }
+        }
+        for id in seen {
+            let one = Messages::load(&self.memory, *id).await.unwrap();
+            assert_eq!(one, Messages::load(&self.sqlite, *id).await.unwrap());
+            same!(locate(*id));
+        }
+        for user_id in users() {
+            same!(list(user_id, None, 10));
+            same!(changed_since(user_id, seen.last().copied().unwrap_or(MessageId::from_raw(1)), 10));
+            same!(share_chat(users()[0], user_id));
+            for key in 0..30 {
+                let client_id = ClientId::new(format!("k{key}")).unwrap();
+                same!(find_key(user_id, &client_id));
+            }
+        }
+        same!(find_direct("1-2"));
+    }
+}
+
+#[tokio::test]
+async fn sqlite_does_what_the_oracle_does() {
+    let seeds = match std::env::var("PARLOR_SEED") {
+        Ok(seed) => vec![seed.parse().unwrap()],
+        Err(_) => (1..=12).collect::<Vec<u64>>(),
+    };
+    for seed in seeds {
+        println!("seed {seed}: PARLOR_SEED={seed} cargo test -p parlor-engines --test model");
+        let pair = Pair::open(seed);
+        let (mut dice, mut seen) = (Dice(seed), Vec::new());
+        for round in 0..80 {
+            pair.step(&mut dice, &mut seen).await;
+            if round % 20 == 19 {
+                pair.compare(&seen).await;
+            }
+        }
+        assert!(seen.len() > 40, "only {} events were stored: no evidence", seen.len());
+        // Every log is 1, 2, 3, … with rising ids (I1, I4).
+        for chat_id in &pair.chats {
+            let events = pair.sqlite.events(*chat_id, Seq::ZERO, 10_000).await.unwrap();
+            for (place, event) in events.iter().enumerate() {
+                assert_eq!(event.seq.get(), place as u64 + 1);
+            }
+            assert!(events.is_sorted_by(|one, other| one.event_id < other.event_id));
+        }
+    }
+}
