@@ -125,7 +125,8 @@ impl Pair {
             return Append { chat_id, sender_id, key, expects, events: vec![NewEvent::Created] };
         };
         // Now and then somebody believes in an old epoch.
-        let epoch = chat.membership_epoch - u64::from(dice.roll(12) == 0).min(chat.membership_epoch);
+        let epoch =
+            chat.membership_epoch - u64::from(dice.roll(12) == 0).min(chat.membership_epoch);
         let target = |dice: &mut Dice| match seen.len() {
             0 => MessageId::from_raw(99),
             count => seen[usize::try_from(dice.roll(count as u64)).unwrap()],
@@ -166,11 +167,14 @@ impl Pair {
     async fn move_cursors(&self, dice: &mut Dice) {
         let mut moves = Vec::new();
         for _ in 0..=dice.roll(5) {
+            // As the contract asks: never above the head.
+            let chat_id = self.chats[usize::try_from(dice.roll(3)).unwrap()];
+            let head = self.memory.head(chat_id).await.unwrap().map_or(0, |head| head.seq.get());
             moves.push(Move {
-                chat_id: self.chats[usize::try_from(dice.roll(3)).unwrap()],
+                chat_id,
                 user_id: users()[usize::try_from(dice.roll(4)).unwrap()],
                 kind: if dice.roll(2) == 0 { ReceiptKind::Read } else { ReceiptKind::Delivered },
-                to_seq: Seq::new(dice.roll(20)),
+                to_seq: Seq::new(dice.roll(head + 1)),
                 at: self.clock.now(),
             });
         }
@@ -224,7 +228,11 @@ impl Pair {
         }
         for user_id in users() {
             same!(list(user_id, None, 10));
-            same!(changed_since(user_id, seen.last().copied().unwrap_or(MessageId::from_raw(1)), 10));
+            same!(changed_since(
+                user_id,
+                seen.last().copied().unwrap_or(MessageId::from_raw(1)),
+                10
+            ));
             same!(share_chat(users()[0], user_id));
             for key in 0..30 {
                 let client_id = ClientId::new(format!("k{key}")).unwrap();

@@ -49,7 +49,7 @@ fn step(db: &Connection, step: Move) -> rusqlite::Result<Option<Moved>> {
     let set = format!("UPDATE cursors SET {column} = ?3 WHERE chat_id = ?1 AND user_id = ?2");
     db.prepare_cached(&set)?.execute(params![chat, user, int(to_seq.get())])?;
     let insert = "INSERT INTO receipt_moves (chat_id, user_id, kind, to_seq, from_seq, at) \
-                  VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+                  VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING";
     db.prepare_cached(insert)?.execute(params![
         chat,
         user,
