@@ -981,7 +981,7 @@ impl Checker {
         for ((chat_id, member, way), (after, head)) in &finals {
             let Some(chat) = self.chats.get(chat_id) else { continue };
             let from = spans.get(chat_id).and_then(|spans| spans.get(member));
-            let Some(from) = from.and_then(|spans| open_from(spans)) else { continue };
+            let Some(from) = from.and_then(open_from) else { continue };
             let from = if chat.history_all { Seq::new(1) } else { from };
             let top = tops.get(chat_id).copied().unwrap_or_default().max(*head);
             let empty = Seqs::default();
