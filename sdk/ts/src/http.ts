@@ -46,8 +46,10 @@ export interface Call {
   idempotencyKey?: string;
   /** Default 30,000. */
   timeoutMs?: number;
-  /** A 401 of this call says "wrong password", not "session lost". */
-  signingIn?: boolean;
+  /** Sent without the token: it is about to be replaced. */
+  anonymous?: boolean;
+  /** A 401 of this call says "wrong password" or "nobody yet", not "session lost". */
+  keepsSession?: boolean;
 }
 
 export interface HttpOptions {
@@ -81,7 +83,7 @@ export class Http {
       headers["x-parlor-client"] = "web";
     } else {
       const token = this.options.token();
-      if (token !== null && !call.signingIn) headers.authorization = `Bearer ${token}`;
+      if (token !== null && !call.anonymous) headers.authorization = `Bearer ${token}`;
     }
     if (call.idempotencyKey !== undefined) headers["idempotency-key"] = call.idempotencyKey;
     if (call.body !== undefined) headers["content-type"] = "application/json";
@@ -91,7 +93,7 @@ export class Http {
     let response: ResponseLike;
     let text: string;
     try {
-      response = await runtime.fetch(this.#base + "/api/v1" + path + queryString(call.query), {
+      response = await runtime.fetch(`${this.#base}/api/v1${path}${queryString(call.query)}`, {
         method,
         headers,
         ...(call.body === undefined ? {} : { body: JSON.stringify(call.body) }),
@@ -115,7 +117,7 @@ export class Http {
       }
     }
     const problem = readProblem(response, text);
-    if (response.status === 401 && !call.signingIn) this.options.onSessionLost();
+    if (response.status === 401 && !call.keepsSession) this.options.onSessionLost();
     throw problem;
   }
 }
@@ -174,7 +176,10 @@ function queryString(query: Query | undefined): string {
 
 /** A path from typed parts: each value is encoded, so that no id or emoji can reach another route. */
 export function path(strings: TemplateStringsArray, ...values: string[]): string {
-  return strings.reduce((whole, part, i) => whole + part + (i < values.length ? segment(values[i] ?? "") : ""), "");
+  return strings.reduce(
+    (whole, part, i) => whole + part + (i < values.length ? segment(values[i] ?? "") : ""),
+    "",
+  );
 }
 
 function segment(value: string): string {

@@ -18,9 +18,7 @@ export class KeyMaker {
   #lastMs = 0;
   #sequence = 0;
 
-  constructor(
-    private readonly runtime: { now(): number; randomBytes(count: number): Uint8Array },
-  ) {}
+  constructor(private readonly runtime: { now(): number; randomBytes(count: number): Uint8Array }) {}
 
   next(): string {
     const nowMs = Math.floor(this.runtime.now());

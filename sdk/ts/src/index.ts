@@ -24,8 +24,8 @@ export { NetworkError, ProblemError } from "./http";
 export { compareIds } from "./ids";
 export { messageStatus } from "./receipts";
 export type { Runtime, SocketLike } from "./runtime";
-export { indexedDbStore, memoryStore } from "./store";
 export type { Store, StoreProvider } from "./store";
+export { indexedDbStore, memoryStore } from "./store";
 
 // ---------------------------------------------------------------------------------------------------------
 // The client
@@ -35,9 +35,10 @@ export interface ClientOptions {
   server: string;
   /**
    * `"cookie"` (the default): a page of the server's own origin; the browser holds the session, sockets open
-   * with a one-time ticket. `{ token }`: a bot or an application; `{ token: null }` until `signIn` gives one.
+   * with a one-time ticket. `{ token }`: a bot or an application; `{ token: null }` until `signIn` gives one; `onToken` hears
+   * of each new token (keep it like a password) and of null when the session ends.
    */
-  auth?: "cookie" | { token: string | null };
+  auth?: "cookie" | { token: string | null; onToken?: (token: string | null) => void };
   /** Told to the server at sign-in and shown in the list of devices. */
   deviceName?: string;
   /** Where the cache, the outbox and the drafts live. Default: IndexedDB if there is one, else memory. */
@@ -99,14 +100,24 @@ export type ConnectionState =
    * No socket. `stopped`: not started, or nobody signed in. `network`: the application said that the network
    * is gone. `waiting`: the next attempt is at `retryAtMs` (epoch milliseconds).
    */
-  | { readonly state: "offline"; readonly cause: "stopped" | "network" | "waiting"; readonly sinceMs: number; readonly retryAtMs: number | null }
+  | {
+      readonly state: "offline";
+      readonly cause: "stopped" | "network" | "waiting";
+      readonly sinceMs: number;
+      readonly retryAtMs: number | null;
+    }
   | { readonly state: "connecting"; readonly sinceMs: number }
   /** The socket is open, the client said hello; what was missed comes next. */
   | { readonly state: "resuming"; readonly sinceMs: number }
   /** Welcomed. `catchingUp` is true while chats are still being paged up to their heads. */
   | { readonly state: "live"; readonly sinceMs: number; readonly catchingUp: boolean }
   /** The server closed for good; only `connectNow()` or a new sign-in leaves this state. */
-  | { readonly state: "closed"; readonly sinceMs: number; readonly code: number; readonly reason: ClosedReason };
+  | {
+      readonly state: "closed";
+      readonly sinceMs: number;
+      readonly code: number;
+      readonly reason: ClosedReason;
+    };
 
 export type ClosedReason =
   | "not_hello" // 4001
@@ -151,11 +162,15 @@ export interface User {
   /** Falls back to the username, never empty. */
   readonly displayName: string;
   readonly createdAt: string | null;
+  /** The account is gone; what it wrote may remain. */
+  readonly deleted: boolean;
 }
 
 /** What a person sees of themselves. */
 export interface Me extends User {
   readonly email: string | null;
+  /** Administers the server. */
+  readonly admin: boolean;
   readonly privacy: Privacy | null;
 }
 
@@ -173,10 +188,20 @@ export interface Accounts {
   /** Own profile; null while signed out. */
   readonly me: Readable<Me | null>;
   /** Errors: `username_taken`, `email_taken`, `invalid` with `field`, 429 with `retryAfterMs`. Signs in and connects. */
-  signUp(request: { username: string; email: string; password: string; displayName?: string; invite?: string }): Promise<Me>;
+  signUp(request: {
+    username: string;
+    email: string;
+    password: string;
+    displayName?: string;
+    invite?: string;
+  }): Promise<Me>;
   /** `login` is a username or an email address. The same error for an unknown name and a wrong password. */
   signIn(request: { login: string; password: string }): Promise<Me>;
-  /** Ends the session on the server if it can be reached, and forgets everything local of the account, unsent messages included. */
+  /**
+   * Ends the session and forgets everything local of the account, unsent messages included. In cookie mode it
+   * rejects with `NetworkError` and changes nothing while the server cannot be reached: only the server can end
+   * the browser's cookie.
+   */
   signOut(): Promise<void>;
   /** Only the fields given are changed. */
   update(change: { displayName?: string; privacy?: Partial<Privacy> }): Promise<Me>;
@@ -251,7 +276,11 @@ export interface Chats {
   /** Only the ids, in the same order: changes when the order changes, not with every tick or count. */
   readonly order: Readable<readonly string[]>;
   /** Sums for the page title. */
-  readonly totals: Readable<{ readonly unread: number; readonly mentions: number; readonly unreadChats: number }>;
+  readonly totals: Readable<{
+    readonly unread: number;
+    readonly mentions: number;
+    readonly unreadChats: number;
+  }>;
   /** One chat; null if it is not known, or no longer. */
   chat(chatId: string): Readable<Chat | null>;
   /** The one-to-one chat with a person, made if there is none (with oneself: pass the own id). Answers its id. */
@@ -259,7 +288,10 @@ export interface Chats {
   /** A group with the caller as owner. Answers the id. */
   createGroup(request: { title: string; participants: readonly string[] }): Promise<string>;
   /** Only the fields given are changed. Errors: 403 `forbidden`, `invalid` with `field`. */
-  update(chatId: string, change: { title?: string; topic?: string; settings?: Record<string, unknown> }): Promise<void>;
+  update(
+    chatId: string,
+    change: { title?: string; topic?: string; settings?: Record<string, unknown> },
+  ): Promise<void>;
   /** One-to-one: cleared and hidden for oneself. Elsewhere: closed for all (owners only). */
   remove(chatId: string): Promise<void>;
 }
@@ -269,13 +301,16 @@ export interface Member {
   readonly user: User | null;
   readonly role: Role;
   readonly joinedAt: string | null;
+  /** Positions when the list was read, null where hidden; `Receipts.ticks` has the present ones. */
   readonly deliveredSeq: number | null;
   readonly readSeq: number | null;
 }
 
 export interface Members {
   /** Present members; `loading` until the first answer. The first subscription loads them. */
-  of(chatId: string): Readable<{ readonly state: "loading" | "ready" | "failed"; readonly members: readonly Member[] }>;
+  of(
+    chatId: string,
+  ): Readable<{ readonly state: "loading" | "ready" | "failed"; readonly members: readonly Member[] }>;
   add(chatId: string, userIds: readonly string[]): Promise<void>;
   remove(chatId: string, userId: string): Promise<void>;
   setRole(chatId: string, userId: string, role: Role): Promise<void>;
@@ -324,7 +359,6 @@ export interface MessageEntry {
   readonly editedAt: string | null;
   /** A tombstone: the text is gone everywhere. */
   readonly deleted: boolean;
-  readonly pinned: boolean;
   readonly reactions: readonly Reaction[];
   /** `null` for what others sent. How far an accepted message has come: `messageStatus(entry, ticks)`. */
   readonly sending: "waiting" | "accepted" | "failed" | null;
@@ -338,7 +372,7 @@ export interface NoticeEntry {
   readonly key: string;
   readonly chatId: string;
   readonly seq: number;
-  /** `created`, `join`, `leave`, `role`, `settings`, `pin`; or a kind this client does not know, then `fallback` is the text. */
+  /** `created`, `join`, `leave`, `role`, `settings`; or a kind this client does not know, then `fallback` is the text. */
   readonly event: string;
   readonly createdAt: string | null;
   /** Who did it, and to whom. */
@@ -433,6 +467,8 @@ export interface RecipientStatus {
   /** `hidden`: this person sends no receipts. */
   readonly status: "sent" | "delivered" | "read" | "hidden";
   readonly updatedAt: string | null;
+  readonly deliveredAt: string | null;
+  readonly readAt: string | null;
 }
 
 export interface Receipts {

@@ -115,9 +115,10 @@ export interface Store {
   load(): Promise<Snapshot>;
   /**
    * Runs one step, all or nothing. Rejects with `StaleStoreError` if another window of the account cleared the
-   * cache since `generation`. `durable` waits until the disk has it, where the engine can say so.
+   * cache since `generation`; null writes the user's own words, whatever became of the cache. `durable` waits
+   * until the disk has it, where the engine can say so.
    */
-  write<T>(generation: number, run: (step: Step) => Promise<T>, durable?: "durable"): Promise<T>;
+  write<T>(generation: number | null, run: (step: Step) => Promise<T>, durable?: "durable"): Promise<T>;
   /** The newest `limit` entries before `beforeSeq`, ascending. */
   entriesBefore(chatId: string, beforeSeq: number, limit: number): Promise<EntryRecord[]>;
   /** The oldest `limit` entries after `afterSeq`, ascending. */
@@ -203,8 +204,9 @@ class MemoryStore implements Store {
     };
   }
 
-  async write<T>(generation: number, run: (step: Step) => Promise<T>): Promise<T> {
-    if (generation !== this.tables.generation) throw new StaleStoreError("the cache was started again");
+  async write<T>(generation: number | null, run: (step: Step) => Promise<T>): Promise<T> {
+    if (generation !== null && generation !== this.tables.generation)
+      throw new StaleStoreError("the cache was started again");
     const step = new MemoryStep(this.tables);
     const result = await run(step);
     step.commit();
@@ -446,7 +448,11 @@ class IndexedDbStore implements Store {
     };
   }
 
-  async write<T>(generation: number, run: (step: Step) => Promise<T>, durable?: "durable"): Promise<T> {
+  async write<T>(
+    generation: number | null,
+    run: (step: Step) => Promise<T>,
+    durable?: "durable",
+  ): Promise<T> {
     const db = await this.open();
     const tx = db.transaction(TABLES as unknown as Tables, "readwrite", {
       durability: durable === undefined ? "default" : "strict",
@@ -502,22 +508,22 @@ class IndexedDbStore implements Store {
 }
 
 class IndexedDbStep implements Step {
-  #head: { key: string; generation: number; meta: Meta } | null = null;
+  #head: { key: string; generation: number; meta: Meta } = { key: META_KEY, generation: 1, meta: EMPTY_META };
 
   constructor(
     private readonly tx: IDBPTransaction<Schema, Tables, "readwrite">,
-    private readonly generation: number,
+    private readonly generation: number | null,
   ) {}
 
   async check(): Promise<void> {
     const head = await this.tx.objectStore("meta").get(META_KEY);
-    this.#head = head ?? { key: META_KEY, generation: 1, meta: EMPTY_META };
-    if (this.#head.generation !== this.generation) throw new StaleStoreError("the cache was started again");
+    this.#head = head ?? this.#head;
+    if (this.generation !== null && this.#head.generation !== this.generation)
+      throw new StaleStoreError("the cache was started again");
   }
 
   async putMeta(change: Partial<Meta>): Promise<void> {
-    const head = this.#head ?? { key: META_KEY, generation: this.generation, meta: EMPTY_META };
-    this.#head = { ...head, meta: { ...head.meta, ...change } };
+    this.#head = { ...this.#head, meta: { ...this.#head.meta, ...change } };
     await this.tx.objectStore("meta").put(this.#head);
   }
 
@@ -574,7 +580,7 @@ class IndexedDbStep implements Step {
   }
 
   async clearCache(): Promise<number> {
-    const generation = this.generation + 1;
+    const generation = this.#head.generation + 1;
     for (const table of ["chats", "entries", "users"] as const) await this.tx.objectStore(table).clear();
     this.#head = { key: META_KEY, generation, meta: EMPTY_META };
     await this.tx.objectStore("meta").put(this.#head);

@@ -167,11 +167,16 @@ export class Replica {
   }
 
   /** One step: runs on the store as a whole, then becomes visible. `run` may run twice, so it keeps nothing outside `change`. */
-  mutate<T>(run: (step: Step, change: Change) => Promise<T>, durable?: "durable"): Promise<T> {
-    return this.serial(() => this.#mutate(run, durable));
+  mutate<T>(run: (step: Step, change: Change) => Promise<T>): Promise<T> {
+    return this.serial(() => this.#mutate(run));
   }
 
-  async #mutate<T>(run: (step: Step, change: Change) => Promise<T>, durable?: "durable"): Promise<T> {
+  /** Stores the user's own words (outbox, drafts): valid whatever became of the cache meanwhile. */
+  keep(run: (step: Step) => Promise<void>, durable?: "durable"): Promise<void> {
+    return this.serial(() => this.#write(null, run, durable));
+  }
+
+  async #mutate<T>(run: (step: Step, change: Change) => Promise<T>): Promise<T> {
     if (this.#closed) throw new Error("the account is closed");
     let change = new Change();
     let generation = this.#generation;
@@ -212,16 +217,20 @@ export class Replica {
       for (const user of change.users.values()) await step.putUser(user);
       return result;
     };
-    const result = await this.#write(whole, durable);
+    const result = await this.#write(this.#generation, whole);
     this.#generation = generation;
     this.#meta = meta;
     this.#publish(change);
     return result;
   }
 
-  async #write<T>(run: (step: Step) => Promise<T>, durable?: "durable"): Promise<T> {
+  async #write<T>(
+    generation: number | null,
+    run: (step: Step) => Promise<T>,
+    durable?: "durable",
+  ): Promise<T> {
     try {
-      return await this.#store.write(this.#generation, run, durable);
+      return await this.#store.write(generation, run, durable);
     } catch (first) {
       if (this.#closed) throw first;
       if (first instanceof StaleStoreError) {
@@ -230,14 +239,14 @@ export class Replica {
       }
       try {
         // Once more: browsers end connections of pages in the background, and the store opens a new one.
-        return await this.#store.write(this.#generation, run, durable);
+        return await this.#store.write(generation, run, durable);
       } catch (second) {
         if (second instanceof StaleStoreError) {
           this.options.onStale();
           throw second;
         }
         await this.#moveToMemory(second);
-        return await this.#store.write(this.#generation, run);
+        return await this.#store.write(generation === null ? null : this.#generation, run);
       }
     }
   }
@@ -319,7 +328,8 @@ export class Replica {
         for (const frame of frames) {
           if (frame.t !== "welcome") continue;
           welcomed = true;
-          this.#page = isSeq(frame.limits.page) && frame.limits.page > 0 ? Math.min(PAGE, frame.limits.page) : PAGE;
+          this.#page =
+            isSeq(frame.limits.page) && frame.limits.page > 0 ? Math.min(PAGE, frame.limits.page) : PAGE;
         }
         const openBefore = welcomed ? this.#openGaps() : [];
         const urgent = new Set<string>();
@@ -381,7 +391,8 @@ export class Replica {
       case "gap": {
         const record = this.#record(change, frame.chat_id);
         if (record === undefined) change.wanted.add(frame.chat_id);
-        else change.chats.set(record.chatId, { ...record, headSeq: Math.max(record.headSeq, frame.head_seq) });
+        else
+          change.chats.set(record.chatId, { ...record, headSeq: Math.max(record.headSeq, frame.head_seq) });
         urgent.add(frame.chat_id);
         return;
       }
@@ -598,11 +609,19 @@ export class Replica {
     const unread =
       covered && entries.length < UNREAD_COUNTED
         ? others.filter((entry) => entry.seq > seq && entry.seq <= record.countedSeq).length
-        : Math.max(0, record.unread - others.filter((entry) => entry.seq > record.readSeq && entry.seq <= seq).length);
+        : Math.max(
+            0,
+            record.unread - others.filter((entry) => entry.seq > record.readSeq && entry.seq <= seq).length,
+          );
     return { ...next, unread, mentions: Math.min(record.mentions, unread) };
   }
 
-  async #applyAccount(step: Step, change: Change, kind: string, fields: Record<string, unknown>): Promise<void> {
+  async #applyAccount(
+    step: Step,
+    change: Change,
+    kind: string,
+    fields: Record<string, unknown>,
+  ): Promise<void> {
     const chatId = isId(fields.chat_id) ? fields.chat_id : null;
     if (kind === "chat_added" && chatId !== null) {
       change.removed.delete(chatId);
@@ -832,7 +851,14 @@ export class Replica {
       await this.#fetchList(wanted);
       return;
     }
-    for (const chatId of wanted) await this.fetchChat(chatId);
+    let failure: unknown = null;
+    for (const chatId of wanted) {
+      // One chat that cannot be read must not keep the others out.
+      await this.fetchChat(chatId).catch((error: unknown) => {
+        failure = error;
+      });
+    }
+    if (failure !== null) throw failure;
   }
 
   async #fetchList(wanted: readonly string[]): Promise<void> {
@@ -840,7 +866,10 @@ export class Replica {
     const generation = this.#generation;
     let cursor: string | null = null;
     do {
-      const page: Page<unknown> = await this.options.http.get<Page<unknown>>("/chats", { limit: LIST_PAGE, cursor });
+      const page: Page<unknown> = await this.options.http.get<Page<unknown>>("/chats", {
+        limit: LIST_PAGE,
+        cursor,
+      });
       if (generation !== this.#generation) return;
       const chats = readAll(page.items, readChat);
       cursor = typeof page.next === "string" ? page.next : null;
@@ -930,7 +959,8 @@ export class Replica {
     const counts = chat.read_seq >= record.readSeq && chat.head_seq >= record.countedSeq;
     const { last } = record;
     const newer =
-      told !== null && (last === null || told.seq > last.seq || (told.seq === last.seq && told.stateSeq > last.stateSeq));
+      told !== null &&
+      (last === null || told.seq > last.seq || (told.seq === last.seq && told.stateSeq > last.stateSeq));
     change.chats.set(chat.chat_id, {
       ...(await this.#read(step, record, chat.read_seq)),
       chat: chat.head_seq >= record.chat.head_seq ? chat : record.chat,
@@ -938,7 +968,8 @@ export class Replica {
       toldReadSeq: Math.max(record.toldReadSeq, chat.read_seq),
       toldDeliveredSeq: Math.max(record.toldDeliveredSeq, chat.delivered_seq),
       last: newer ? told : last,
-      ownSeq: told?.message?.sender_id === this.options.me ? Math.max(record.ownSeq, told.seq) : record.ownSeq,
+      ownSeq:
+        told?.message?.sender_id === this.options.me ? Math.max(record.ownSeq, told.seq) : record.ownSeq,
       ...(counts ? { unread: chat.unread, mentions: chat.mentions, countedSeq: chat.head_seq } : {}),
     });
   }
@@ -977,8 +1008,11 @@ export class Replica {
     const recent = this.#recent.get(chatId);
     const knownSeq = record?.knownSeq ?? 0;
     if (page.head_seq < knownSeq && page.head_seq < (recent?.from ?? knownSeq)) return null;
-    const byId = new Map(readAll(page.messages, readMessage).map((message) => [message.message_id, entryOf(message, [])]));
-    for (const [id, entry] of byId) byId.set(id, { ...entry, stateSeq: Math.max(entry.stateSeq, page.head_seq) });
+    const byId = new Map(
+      readAll(page.messages, readMessage).map((message) => [message.message_id, entryOf(message, [])]),
+    );
+    for (const [id, entry] of byId)
+      byId.set(id, { ...entry, stateSeq: Math.max(entry.stateSeq, page.head_seq) });
     for (const event of recent?.events ?? []) {
       const target = isFold(event) ? byId.get(event.message_id) : undefined;
       if (target === undefined || event.seq <= target.stateSeq) continue;
@@ -991,7 +1025,12 @@ export class Replica {
    * Puts entries that were read beside the cache before its first one; they reach from `fromSeq` up to the cached
    * part. False: they do not touch it.
    */
-  async adopt(chatId: string, entries: readonly EntryRecord[], fromSeq: number, upToSeq: number): Promise<boolean> {
+  async adopt(
+    chatId: string,
+    entries: readonly EntryRecord[],
+    fromSeq: number,
+    upToSeq: number,
+  ): Promise<boolean> {
     return this.mutate(async (step, change) => {
       const record = this.#record(change, chatId);
       if (record === undefined || upToSeq < record.fromSeq - 1) return false;
@@ -1089,7 +1128,14 @@ export function fold(entry: EntryRecord, event: WireEvent, me: string): EntryRec
       ...entry,
       stateSeq,
       mine: [],
-      message: { ...message, message: "", attachments: [], reactions: [], deleted: true, state_seq: stateSeq },
+      message: {
+        ...message,
+        message: "",
+        attachments: [],
+        reactions: [],
+        deleted: true,
+        state_seq: stateSeq,
+      },
     };
   }
   if (event.kind === "reaction" && typeof event.emoji === "string" && isId(event.user_id)) {
@@ -1100,7 +1146,11 @@ export function fold(entry: EntryRecord, event: WireEvent, me: string): EntryRec
       ...entry,
       stateSeq,
       mine: user_id !== me ? entry.mine : added ? [...others, emoji] : others,
-      message: { ...message, reactions: react(message.reactions, emoji, user_id, added), state_seq: stateSeq },
+      message: {
+        ...message,
+        reactions: react(message.reactions, emoji, user_id, added),
+        state_seq: stateSeq,
+      },
     };
   }
   return { ...entry, stateSeq };
@@ -1132,7 +1182,11 @@ function describe(chat: WireChat, event: WireEvent, me: string): WireChat {
   const isMe = event.user_id === me;
   switch (event.kind) {
     case "message":
-      return { ...chat, head_seq, updated_at: typeof event.created_at === "string" ? event.created_at : chat.updated_at };
+      return {
+        ...chat,
+        head_seq,
+        updated_at: typeof event.created_at === "string" ? event.created_at : chat.updated_at,
+      };
     case "join":
       return { ...chat, head_seq, participants_count: chat.participants_count + 1 };
     case "leave":
@@ -1162,6 +1216,9 @@ export function moveCursor(
 ): ChatRecord["cursors"] {
   const [delivered, read] = cursors[userId] ?? [0, 0];
   if (!isSeq(seq)) return cursors;
-  const moved: readonly [number, number] = [Math.max(delivered, seq), status === "read" ? Math.max(read, seq) : read];
+  const moved: readonly [number, number] = [
+    Math.max(delivered, seq),
+    status === "read" ? Math.max(read, seq) : read,
+  ];
   return moved[0] === delivered && moved[1] === read ? cursors : { ...cursors, [userId]: moved };
 }

@@ -52,7 +52,14 @@ export type ServerFrame =
     }
   | { t: "ack"; id: string | null; message_id: string; chat_id: string; seq: number; created_at: string }
   | { t: "event"; event: WireEvent }
-  | { t: "events"; id: string | null; chat_id: string; events: WireEvent[]; head_seq: number; epoch: string | null }
+  | {
+      t: "events";
+      id: string | null;
+      chat_id: string;
+      events: WireEvent[];
+      head_seq: number;
+      epoch: string | null;
+    }
   | { t: "head"; head: WireHead }
   | { t: "gap"; chat_id: string; after_seq: number; head_seq: number }
   | { t: "receipt"; chat_id: string; user_id: string; status: "delivered" | "read"; seq: number }
@@ -61,7 +68,14 @@ export type ServerFrame =
   | { t: "account"; kind: string; fields: Record<string, unknown> }
   | { t: "cursor"; cursor: string }
   | { t: "reconnect"; after_ms: number; reason: string }
-  | { t: "error"; id: string | null; code: string; detail: string; field: string | null; retry_after_ms: number | null }
+  | {
+      t: "error";
+      id: string | null;
+      code: string;
+      detail: string;
+      field: string | null;
+      retry_after_ms: number | null;
+    }
   | { t: "pong" };
 
 export type PresenceStatus = "online" | "away" | "offline" | "hidden" | "unknown";
@@ -131,14 +145,24 @@ function readFrame(f: Fields): ServerFrame | null {
     }
     case "gap":
       if (!isId(f.chat_id) || !isSeq(f.head_seq)) return null;
-      return { t: "gap", chat_id: f.chat_id, after_seq: isSeq(f.after_seq) ? f.after_seq : 0, head_seq: f.head_seq };
+      return {
+        t: "gap",
+        chat_id: f.chat_id,
+        after_seq: isSeq(f.after_seq) ? f.after_seq : 0,
+        head_seq: f.head_seq,
+      };
     case "receipt":
       if (!isId(f.chat_id) || !isId(f.user_id) || !isSeq(f.seq)) return null;
       if (f.status !== "delivered" && f.status !== "read") return null;
       return { t: "receipt", chat_id: f.chat_id, user_id: f.user_id, status: f.status, seq: f.seq };
     case "presence":
       if (!isId(f.user_id)) return null;
-      return { t: "presence", user_id: f.user_id, status: presenceStatus(f.status), last_seen: text(f.last_seen) };
+      return {
+        t: "presence",
+        user_id: f.user_id,
+        status: presenceStatus(f.status),
+        last_seen: text(f.last_seen),
+      };
     case "typing":
       if (!isId(f.chat_id) || !isId(f.user_id)) return null;
       return { t: "typing", chat_id: f.chat_id, user_id: f.user_id, active: f.active === true };
@@ -189,7 +213,8 @@ export function readHead(value: unknown): WireHead | null {
 }
 
 export function readMessage(value: unknown): WireMessage | null {
-  if (!isFields(value) || !isId(value.message_id) || !isId(value.chat_id) || !isId(value.sender_id)) return null;
+  if (!isFields(value) || !isId(value.message_id) || !isId(value.chat_id) || !isId(value.sender_id))
+    return null;
   if (!isSeq(value.seq) || value.seq < 1) return null;
   return {
     ...value,
@@ -258,7 +283,9 @@ export function readUser(value: unknown): WireUser | null {
 }
 
 export function presenceStatus(value: unknown): PresenceStatus {
-  return value === "online" || value === "away" || value === "offline" || value === "hidden" ? value : "unknown";
+  return value === "online" || value === "away" || value === "offline" || value === "hidden"
+    ? value
+    : "unknown";
 }
 
 /** Reads a list, leaving out what cannot be read. */
