@@ -22,7 +22,11 @@ export default ts.config(
       "no-restricted-properties": ["error", ...noMarkupFromStrings],
       "no-restricted-imports": [
         "error",
-        { patterns: [{ group: ["**/sdk/ts/**", "@parlor/sdk/*"], message: "Only the public entry @parlor/sdk." }] },
+        {
+          patterns: [
+            { group: ["**/sdk/ts/**", "@parlor/sdk/*"], message: "Only the public entry @parlor/sdk." },
+          ],
+        },
       ],
       "no-console": "error",
       "svelte/no-at-html-tags": "error",

@@ -6,6 +6,7 @@ export default {
   compilerOptions: { runes: true },
   vitePlugin: {
     // Libraries in node_modules choose their own mode.
-    dynamicCompileOptions: ({ filename }) => (filename.includes("node_modules") ? { runes: undefined } : undefined),
+    dynamicCompileOptions: ({ filename }) =>
+      filename.includes("node_modules") ? { runes: undefined } : undefined,
   },
 };

@@ -4,7 +4,9 @@ import { locale, t } from "./index";
 type Moment = string | number | Date;
 type HourCycle = "h11" | "h12" | "h23" | "h24";
 
-const own = new Intl.DateTimeFormat(undefined, { hour: "numeric" }).resolvedOptions() as { hourCycle?: HourCycle };
+const own = new Intl.DateTimeFormat(undefined, { hour: "numeric" }).resolvedOptions() as {
+  hourCycle?: HourCycle;
+};
 const hours = own.hourCycle ? { hourCycle: own.hourCycle } : {};
 
 const formats = {
@@ -13,7 +15,12 @@ const formats = {
   day: new Intl.DateTimeFormat(locale, { day: "numeric", month: "short" }),
   dayYear: new Intl.DateTimeFormat(locale, { day: "numeric", month: "short", year: "numeric" }),
   long: new Intl.DateTimeFormat(locale, { weekday: "long", day: "numeric", month: "long" }),
-  longYear: new Intl.DateTimeFormat(locale, { weekday: "long", day: "numeric", month: "long", year: "numeric" }),
+  longYear: new Intl.DateTimeFormat(locale, {
+    weekday: "long",
+    day: "numeric",
+    month: "long",
+    year: "numeric",
+  }),
   exact: new Intl.DateTimeFormat(locale, {
     weekday: "long",
     day: "numeric",
@@ -48,7 +55,9 @@ export function listTime(at: Moment, now: Moment): string {
   const days = dayNumber(now) - dayNumber(at);
   if (days <= 0) return formats.time.format(date);
   if (days < 7) return formats.weekday.format(date);
-  return date.getFullYear() === new Date(now).getFullYear() ? formats.day.format(date) : formats.dayYear.format(date);
+  return date.getFullYear() === new Date(now).getFullYear()
+    ? formats.day.format(date)
+    : formats.dayYear.format(date);
 }
 
 /** Day lines: "Monday 23 November", with Today and Yesterday before it. */

@@ -283,7 +283,10 @@ export const en = {
   "presence.lastSeenAt": "Last seen on {time}",
   "typing.one": "{name} is typing",
   "typing.two": "{name} and {other} are typing",
-  "typing.more": { one: "{name} and {count} other are typing", other: "{name} and {count} others are typing" },
+  "typing.more": {
+    one: "{name} and {count} other are typing",
+    other: "{name} and {count} others are typing",
+  },
 
   // Details
   "details.title": "Details",

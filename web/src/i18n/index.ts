@@ -58,7 +58,9 @@ export function parts<K extends Key>(key: K, ...[values]: Args<K>): Part[] {
 /** The sentence as text, for attributes and announcements; values of another direction are isolated. */
 export function t<K extends Key>(key: K, ...args: Args<K>): string {
   return parts(key, ...args)
-    .map((part) => (part.place !== null && hasRightToLeft(part.text) ? `\u2068${part.text}\u2069` : part.text))
+    .map((part) =>
+      part.place !== null && hasRightToLeft(part.text) ? `\u2068${part.text}\u2069` : part.text,
+    )
     .join("");
 }
 

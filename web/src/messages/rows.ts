@@ -89,7 +89,14 @@ export class Rows {
         (group.sending === "failed") !== (entry.sending === "failed") ||
         Date.parse(entry.createdAt) - Date.parse(group.createdAt) >= GROUP_GAP_MS;
       if (first) close();
-      rows.push({ kind: "message", key: entry.key, entry, first, last: false, newestOwn: entry === newestOwn });
+      rows.push({
+        kind: "message",
+        key: entry.key,
+        entry,
+        first,
+        last: false,
+        newestOwn: entry === newestOwn,
+      });
       group = entry;
     }
     close();
@@ -106,11 +113,14 @@ export class Rows {
 }
 
 function startsNew(entry: Entry, afterSeq: number): boolean {
-  return entry.kind === "message" && !entry.mine && !entry.deleted && entry.seq !== null && entry.seq > afterSeq;
+  return (
+    entry.kind === "message" && !entry.mine && !entry.deleted && entry.seq !== null && entry.seq > afterSeq
+  );
 }
 
 function countNew(entries: readonly Entry[], line: NewLine): number {
-  return entries.filter((entry) => startsNew(entry, line.afterSeq) && (entry.seq ?? 0) <= line.untilSeq).length;
+  return entries.filter((entry) => startsNew(entry, line.afterSeq) && (entry.seq ?? 0) <= line.untilSeq)
+    .length;
 }
 
 function equal(a: Row, b: Row): boolean {

@@ -43,8 +43,11 @@ export function plainText(text: string, max = 200): string {
 
 /** One to three emoji and nothing else. */
 export function isOnlyEmoji(text: string): boolean {
-  return /^(?:\p{Emoji_Presentation}|\p{Emoji}\uFE0F|\p{Emoji_Modifier_Base}\p{Emoji_Modifier}|\u200d|\s){1,12}$/u.test(text) &&
-    Array.from(text.replace(/\s|\u200d|\uFE0F|\p{Emoji_Modifier}/gu, "")).length <= 3;
+  return (
+    /^(?:\p{Emoji_Presentation}|\p{Emoji}\uFE0F|\p{Emoji_Modifier_Base}\p{Emoji_Modifier}|\u200d|\s){1,12}$/u.test(
+      text,
+    ) && Array.from(text.replace(/\s|\u200d|\uFE0F|\p{Emoji_Modifier}/gu, "")).length <= 3
+  );
 }
 
 /** Only addresses that may be followed; null for everything else. */
@@ -91,7 +94,11 @@ function blocksOf(tokens: Token[], depth: number): Block[] {
       case "space":
         break;
       case "code":
-        blocks.push({ kind: "code", text: token.text as string, language: (token as Tokens.Code).lang ?? "" });
+        blocks.push({
+          kind: "code",
+          text: token.text as string,
+          language: (token as Tokens.Code).lang ?? "",
+        });
         break;
       case "blockquote":
         if (depth < MAX_DEPTH) {
@@ -164,7 +171,10 @@ function inlinesOf(tokens: Token[], depth: number): Inline[] {
   return out;
 }
 
-const literal = (raw: string): Block => ({ kind: "paragraph", inside: [{ kind: "text", text: raw.trimEnd() }] });
+const literal = (raw: string): Block => ({
+  kind: "paragraph",
+  inside: [{ kind: "text", text: raw.trimEnd() }],
+});
 
 function withMentions(text: string): Inline[] {
   return text

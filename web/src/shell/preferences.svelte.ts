@@ -55,8 +55,7 @@ function apply(): void {
   const { dataset } = document.documentElement;
   if (preferences.theme === "system") delete dataset.theme;
   else dataset.theme = preferences.theme;
-  const more =
-    preferences.contrast === "more" || (preferences.contrast === "system" && wishes.more.matches);
+  const more = preferences.contrast === "more" || (preferences.contrast === "system" && wishes.more.matches);
   if (more) dataset.contrast = "more";
   else delete dataset.contrast;
 }

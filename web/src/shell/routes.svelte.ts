@@ -20,7 +20,8 @@ export function parseRoute(hash: string): Route {
 
 export function routeHash(route: Route): string {
   if (route.place === "chat") return `#/chat/${route.chatId}${route.panel ? `/${route.panel}` : ""}`;
-  if (route.place === "settings") return `#/settings${route.section ? `/${encodeURIComponent(route.section)}` : ""}`;
+  if (route.place === "settings")
+    return `#/settings${route.section ? `/${encodeURIComponent(route.section)}` : ""}`;
   return "#/";
 }
 

@@ -11,7 +11,8 @@ export function hueOf(id: string): number {
   return (hash >>> 0) % 11;
 }
 
-const segmenter = typeof Intl.Segmenter === "function" ? new Intl.Segmenter(undefined, { granularity: "grapheme" }) : null;
+const segmenter =
+  typeof Intl.Segmenter === "function" ? new Intl.Segmenter(undefined, { granularity: "grapheme" }) : null;
 
 /** The first letter of a person, the first letters of the first two words of a place. */
 export function lettersOf(name: string, place: boolean): string {
