@@ -99,7 +99,8 @@ enum Command {
     Watch(Vec<UserId>),
     Focus(Option<ChatId>, bool),
     ConnectNow,
-    Report(oneshot::Sender<Report>),
+    Report(ReceiptFrame),
+    Describe(oneshot::Sender<Report>),
     Position(ChatId, oneshot::Sender<Option<Position>>),
     Stop,
 }
@@ -225,7 +226,7 @@ impl Replica {
     /// Returns what the replica knows of itself.
     pub async fn report(&self) -> Result<Report, ReplicaError> {
         let (answer, report) = oneshot::channel();
-        self.command(Command::Report(answer)).await?;
+        self.command(Command::Describe(answer)).await?;
         report.await.map_err(|_| ReplicaError::Ended)
     }
 
@@ -251,7 +252,7 @@ impl Replica {
         message_id: Option<MessageId>,
     ) -> Result<(), ReplicaError> {
         let frame = ReceiptFrame { tag: Tag, id: None, chat_id, status, seq, message_id };
-        self.command(Command::Say(wire::receipt(&frame))).await
+        self.command(Command::Report(frame)).await
     }
 
     async fn say_typing(&self, chat_id: ChatId, active: bool) -> Result<(), ReplicaError> {
@@ -374,7 +375,8 @@ impl<S: Store> Driver<S> {
             Some(Command::Watch(user_ids)) => self.session.watch(user_ids),
             Some(Command::Focus(chat_id, visible)) => self.session.focus(chat_id, visible),
             Some(Command::ConnectNow) => self.session.start(now_ms),
-            Some(Command::Report(answer)) => give(
+            Some(Command::Report(frame)) => self.session.report(&frame),
+            Some(Command::Describe(answer)) => give(
                 answer,
                 Report {
                     state: self.session.state(),

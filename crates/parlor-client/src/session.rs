@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use parlor_proto::{
     ChatId, ErrorCode, Event, Limits, UserId,
     chats::Chat,
-    frame::{FocusFrame, Hello, PingFrame, ServerFrame, Tag, WatchFrame, Welcome},
+    frame::{FocusFrame, Hello, PingFrame, ReceiptFrame, ServerFrame, Tag, WatchFrame, Welcome},
 };
 
 use crate::{
@@ -64,7 +64,8 @@ pub enum Effect {
     Tell(Change),
 }
 
-/// Sees every frame as it came, before anything is dropped or put in order.
+/// Sees every frame as it came, before anything is dropped or put in order, and every receipt as it
+/// goes.
 pub type Tap = Box<dyn FnMut(Tapped<'_>) + Send>;
 
 /// What a tap sees.
@@ -74,6 +75,8 @@ pub enum Tapped<'a> {
     Opened(u64),
     /// A frame came.
     Frame(&'a ServerFrame),
+    /// A position of this device is reported.
+    Report(&'a ReceiptFrame),
     /// The socket ended.
     Lost,
 }
@@ -167,6 +170,14 @@ impl<S: Store> Session<S> {
     pub fn say(&mut self, text: String) {
         if self.connection.state() == State::Live {
             self.effects.push_back(Effect::Say(text));
+        }
+    }
+
+    /// Reports a position if the connection is live; it is lost otherwise.
+    pub fn report(&mut self, frame: &ReceiptFrame) {
+        if self.connection.state() == State::Live {
+            self.tap(Tapped::Report(frame));
+            self.effects.push_back(Effect::Say(wire::receipt(frame)));
         }
     }
 
@@ -367,7 +378,7 @@ impl<S: Store> Session<S> {
                 sync::Action::Page(frame) => self.say(wire::sync(&frame)),
                 sync::Action::Report(frame) => {
                     if self.options.receipts == Receipts::Delivered {
-                        self.say(wire::receipt(&frame));
+                        self.report(&frame);
                     }
                 }
             }

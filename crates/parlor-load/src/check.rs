@@ -1057,8 +1057,8 @@ impl Checker {
             for seq in seen.iter() {
                 if !members.is_some_and(|spans| sees(spans, chat.history_all, seq)) {
                     leaks.push(format!(
-                        "chat {chat_id} {seq:?} came to user {client} by {way:?}, who is a \
-                         member in {members:?}"
+                        "chat {chat_id} {seq:?} came to user {client} by {way:?}, {}",
+                        nearest(members, seq)
                     ));
                 }
             }
@@ -1069,8 +1069,8 @@ impl Checker {
                 let members = spans.get(chat_id).and_then(|spans| spans.get(sender));
                 if !members.is_some_and(|spans| sees(spans, false, *seq)) {
                     leaks.push(format!(
-                        "chat {chat_id} {seq:?} was written by user {sender}, who is a member \
-                         in {members:?}"
+                        "chat {chat_id} {seq:?} was written by user {sender}, {}",
+                        nearest(members, *seq)
                     ));
                 }
             }
@@ -1190,6 +1190,16 @@ fn spans(chat: &Chat) -> BTreeMap<UserId, Spans> {
         }
     }
     members
+}
+
+/// Says in words when somebody was last a member before a position.
+fn nearest(spans: Option<&Spans>, seq: Seq) -> String {
+    let before = spans.into_iter().flatten().rfind(|(from, _)| *from <= seq);
+    match before {
+        Some((from, Some(to))) => format!("a member from {from:?} up to and without {to:?}"),
+        Some((from, None)) => format!("a member from {from:?}"),
+        None => "never a member until then".to_owned(),
+    }
 }
 
 fn open_from(spans: &Spans) -> Option<Seq> {

@@ -1,1 +1,202 @@
-fn main() {}
+//! The command line: one subcommand for each scenario, and `check` for a recording.
+//!
+//! Exit codes: 0 the promises hold, 1 broken, 2 no evidence, 3 the run itself failed.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+use parlor_load::{
+    check, clock,
+    scenarios::{
+        Base, Outcome,
+        idempotency::{self, Idempotency},
+        kill9::{self, Kill9},
+        membership::{self, Membership},
+        order::{self, Order},
+    },
+};
+
+/// Load generator and checker of Parlor.
+#[derive(Parser)]
+#[command(name = "parlor-load", version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Kill the server again and again under load, and start it on the same data.
+    Kill9 {
+        #[command(flatten)]
+        base: BaseArgs,
+        #[arg(long, default_value_t = Kill9::default().rounds)]
+        rounds: usize,
+        #[arg(long, default_value_t = Kill9::default().socket_writers)]
+        socket_writers: usize,
+        #[arg(long, default_value_t = Kill9::default().http_writers)]
+        http_writers: usize,
+        #[arg(long, default_value_t = Kill9::default().people)]
+        people: usize,
+        #[arg(long, default_value_t = Kill9::default().chats)]
+        chats: usize,
+        /// A kill comes so many milliseconds after the first acknowledgement since the start.
+        #[arg(long, default_value = "50-1000", value_parser = range)]
+        up_ms: (u64, u64),
+    },
+    /// Many writers in one hot chat.
+    Order {
+        #[command(flatten)]
+        base: BaseArgs,
+        #[arg(long, default_value_t = Order::default().messages)]
+        messages: u64,
+        #[arg(long, default_value_t = Order::default().socket_writers)]
+        socket_writers: usize,
+        #[arg(long, default_value_t = Order::default().http_writers)]
+        http_writers: usize,
+        #[arg(long, default_value_t = Order::default().people)]
+        people: usize,
+        #[arg(long, default_value_t = Order::default().limit_s)]
+        limit_s: u64,
+    },
+    /// Each send issued one to five times at once.
+    Idempotency {
+        #[command(flatten)]
+        base: BaseArgs,
+        #[arg(long, default_value_t = Idempotency::default().sends)]
+        sends: usize,
+        #[arg(long, default_value_t = Idempotency::default().senders)]
+        senders: usize,
+        #[arg(long, default_value_t = Idempotency::default().lost_answers)]
+        lost_answers: f64,
+        #[arg(long, default_value_t = Idempotency::default().conflicts)]
+        conflicts: f64,
+    },
+    /// Additions and removals under load, read on every path.
+    Membership {
+        #[command(flatten)]
+        base: BaseArgs,
+        #[arg(long, default_value_t = Membership::default().cycles)]
+        cycles: usize,
+        #[arg(long, default_value_t = Membership::default().guests)]
+        guests: usize,
+        #[arg(long, default_value_t = Membership::default().writers)]
+        writers: usize,
+        #[arg(long, default_value = "5-60", value_parser = range)]
+        pause_ms: (u64, u64),
+    },
+    /// Judge a recording.
+    Check {
+        /// The recording.
+        file: PathBuf,
+        /// Print the judgement as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Args)]
+struct BaseArgs {
+    /// The server's binary.
+    #[arg(long, default_value = "target/debug/parlor")]
+    binary: PathBuf,
+    /// Decides all dice; chosen by the clock without it.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Where recordings and logs go.
+    #[arg(long, default_value = "target/parlor-load")]
+    out: PathBuf,
+}
+
+impl BaseArgs {
+    fn base(self) -> Base {
+        let seed = self.seed.unwrap_or_else(|| clock::wall_ms() % 1_000_000);
+        Base { binary: self.binary, seed, out: self.out }
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
+    match run(Arguments::parse().command).await {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("parlor-load: {error:#}");
+            ExitCode::from(3)
+        }
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<u8> {
+    let (base, outcome) = match command {
+        Command::Kill9 { base, rounds, socket_writers, http_writers, people, chats, up_ms } => {
+            let base = base.base();
+            let options = Kill9 { rounds, socket_writers, http_writers, people, chats, up_ms };
+            let outcome = kill9::run(&base, &options).await;
+            (base, outcome)
+        }
+        Command::Order { base, messages, socket_writers, http_writers, people, limit_s } => {
+            let base = base.base();
+            let options = Order { messages, socket_writers, http_writers, people, limit_s };
+            let outcome = order::run(&base, &options).await;
+            (base, outcome)
+        }
+        Command::Idempotency { base, sends, senders, lost_answers, conflicts } => {
+            let base = base.base();
+            let options = Idempotency { sends, senders, lost_answers, conflicts };
+            let outcome = idempotency::run(&base, &options).await;
+            (base, outcome)
+        }
+        Command::Membership { base, cycles, guests, writers, pause_ms } => {
+            let base = base.base();
+            let options = Membership { cycles, guests, writers, pause_ms };
+            let outcome = membership::run(&base, &options).await;
+            (base, outcome)
+        }
+        Command::Check { file, json } => {
+            let judgement = check::check_file(&file)?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&judgement)?);
+            } else {
+                print!("{judgement}");
+            }
+            return Ok(judgement.exit_code());
+        }
+    };
+    match outcome {
+        Ok(Outcome { judgement, recording, notes }) => {
+            print!("{judgement}");
+            notes.iter().for_each(|note| println!("note: {note}"));
+            println!("recording: {}", recording.display());
+            Ok(judgement.exit_code())
+        }
+        Err(error) => {
+            // Every failure names its seed and how to see it again.
+            eprintln!("seed {}; all options: {}", base.seed, repeat_command(base.seed));
+            Err(error)
+        }
+    }
+}
+
+/// The command as it was given, with the seed that was chosen for it.
+fn repeat_command(seed: u64) -> String {
+    let mut words: Vec<String> = std::env::args().collect();
+    if !words.iter().any(|word| word.starts_with("--seed")) {
+        words.push(format!("--seed {seed}"));
+    }
+    words.join(" ")
+}
+
+/// Reads `50-1000`.
+fn range(text: &str) -> Result<(u64, u64), String> {
+    let (least, most) = text.split_once('-').ok_or("a range is two numbers with `-` between")?;
+    let number = |text: &str| text.parse::<u64>().map_err(|error| error.to_string());
+    let (least, most) = (number(least)?, number(most)?);
+    if least > most {
+        return Err("the first number is the smaller one".to_owned());
+    }
+    Ok((least, most))
+}
