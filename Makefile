@@ -4,12 +4,16 @@ SHELL := /usr/bin/env bash
 .DEFAULT_GOAL := help
 export RUST_BACKTRACE ?= 0
 
-.PHONY: run test check gen help
+.PHONY: run web test check gen help
 
-run: ## Build and start a server on SQLite at http://localhost:8080
+run: web ## Build and start a server with the web app on SQLite at http://localhost:8080
 	cargo run -p parlor-server --bin parlor -- serve
 
-test: check ## Everything
+web: ## Build the web app into web/dist, from where the server takes it
+	npm ci --no-audit --no-fund
+	npm run build --workspace web
+
+test: web check ## Everything
 
 check: ## Formatting, lints, guards, unit and integration tests
 	cargo fmt --all --check
