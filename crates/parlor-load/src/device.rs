@@ -114,8 +114,7 @@ impl Device {
     /// Notes where the device stands in a chat.
     pub async fn note_position(&self, chat_id: ChatId) -> anyhow::Result<()> {
         let position = self.replica.position(chat_id).await?;
-        let (have_seq, head_seq) =
-            position.map_or_else(Default::default, |at| (at.have, at.head));
+        let (have_seq, head_seq) = position.map_or_else(Default::default, |at| (at.have, at.head));
         let args = PositionArgs { chat_id, have_seq, head_seq };
         self.recorder.note(&self.who, Op::Position { args });
         Ok(())
@@ -128,8 +127,7 @@ impl Device {
             tracing::error!(%error, "a listener ended badly");
         }
         let open: Vec<_> = {
-            let mut waiting =
-                self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
             waiting.drain().map(|(_, (op_id, _))| op_id).collect()
         };
         for op_id in open {

@@ -1,11 +1,7 @@
 //! The final phase: every member reads every chat by socket resume, by the log forward and by the
 //! history backward. What was read is judged in `check.rs`.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use parlor_client::wire;
@@ -18,9 +14,7 @@ use parlor_proto::{
 
 use crate::{
     people::Person,
-    record::{
-        CursorsArgs, DeliverArgs, Op, Phase, ReadArgs, ReadResult, Recorder, Seen, Way, Who,
-    },
+    record::{CursorsArgs, DeliverArgs, Op, Phase, ReadArgs, ReadResult, Recorder, Seen, Way, Who},
     speaker::Speaker,
 };
 
@@ -102,8 +96,10 @@ impl Reader<'_> {
         let had_cursor = cursor.is_some();
         let mut reads = BTreeMap::new();
         for chat_id in chats {
-            let after_seq =
-                bookmark.and_then(|bookmark| bookmark.heads.get(chat_id)).copied().unwrap_or_default();
+            let after_seq = bookmark
+                .and_then(|bookmark| bookmark.heads.get(chat_id))
+                .copied()
+                .unwrap_or_default();
             let args = ReadArgs { chat_id: *chat_id, path: Way::FinalResume, after_seq };
             reads.insert(*chat_id, (self.begin(args), args, after_seq));
         }
@@ -230,11 +226,11 @@ impl Reader<'_> {
             // Read after the positions, which pass no head of their time.
             let head_seq = self.person.client.chat(chat_id).await?.head_seq;
             for member in &page.items {
-                if let (Some(delivered_seq), Some(read_seq)) = (member.delivered_seq, member.read_seq)
+                if let (Some(delivered_seq), Some(read_seq)) =
+                    (member.delivered_seq, member.read_seq)
                 {
                     let user_id = member.user_id;
-                    let args =
-                        CursorsArgs { chat_id, user_id, delivered_seq, read_seq, head_seq };
+                    let args = CursorsArgs { chat_id, user_id, delivered_seq, read_seq, head_seq };
                     self.recorder.note(&self.who, Op::Cursors { args });
                 }
             }

@@ -63,9 +63,11 @@ impl Admin {
     /// Makes people named `stem1`, `stem2`, …, several at a time.
     pub async fn people(&self, stem: &str, n_people: usize) -> anyhow::Result<Vec<Person>> {
         use futures_util::{StreamExt, TryStreamExt, stream};
-        stream::iter((1..=n_people).map(|n| async move { self.person(&format!("{stem}{n}")).await }))
-            .buffered(16)
-            .try_collect()
-            .await
+        stream::iter(
+            (1..=n_people).map(|n| async move { self.person(&format!("{stem}{n}")).await }),
+        )
+        .buffered(16)
+        .try_collect()
+        .await
     }
 }

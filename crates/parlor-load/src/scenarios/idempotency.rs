@@ -174,7 +174,8 @@ impl Sender {
 
     /// Uses the key again with another text, which must be refused.
     async fn conflict(&mut self, message: &SendMessage) -> anyhow::Result<()> {
-        let other = SendMessage { message: format!("{} changed", message.message), ..message.clone() };
+        let other =
+            SendMessage { message: format!("{} changed", message.message), ..message.clone() };
         let args = SendArgs {
             chat_id: other.chat_id,
             key: other.client_id.as_ref().context("a send has a key")?.as_str().to_owned(),
@@ -216,10 +217,14 @@ async fn read_answers(
                     let Some(op_id) = error.id.as_ref().and_then(|id| asked.remove(id)) else {
                         bail!("{}: {}", error.code, error.detail);
                     };
-                    let phase =
-                        if error.code.may_retry() { Phase::Info } else { Phase::Fail };
+                    let phase = if error.code.may_retry() { Phase::Info } else { Phase::Fail };
                     let text = Some(format!("{}: {}", error.code, error.detail));
-                    recorder.end(who, op_id, phase, Op::Send { args: None, result: None, error: text });
+                    recorder.end(
+                        who,
+                        op_id,
+                        phase,
+                        Op::Send { args: None, result: None, error: text },
+                    );
                 }
                 _ => {}
             }

@@ -99,9 +99,7 @@ pub async fn run(base: &Base, options: &Kill9) -> anyhow::Result<Outcome> {
     stop.send_replace(true);
     writers.finish(&stage).await?;
     serving_ms.sort_unstable();
-    if let (Some(middle), Some(most)) =
-        (serving_ms.get(serving_ms.len() / 2), serving_ms.last())
-    {
+    if let (Some(middle), Some(most)) = (serving_ms.get(serving_ms.len() / 2), serving_ms.last()) {
         notes.push(format!("serving again after a kill: median {middle} ms, most {most} ms"));
     }
     stage.judge(notes).await
