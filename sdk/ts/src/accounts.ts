@@ -81,7 +81,7 @@ export class AccountsState implements Accounts, Listener {
     return this.#users.get(userId)?.get() ?? null;
   }
 
-  /** Told once, by the room that shows names in lists. */
+  /** Told once, by the list of chats. */
   onLearned(run: (userIds: ReadonlySet<string>) => void): void {
     this.#onLearned = run;
   }

@@ -1,6 +1,6 @@
-// Puts the rooms together: one client, at most one account at a time, and the session that decides which.
+// Puts the nouns together: one client, at most one account at a time, and the session that decides which.
 //
-// Here: starting, signing in and out, losing a session, and the routing of frames to the rooms that want them.
+// Here: starting, signing in and out, losing a session, and the routing of frames to whoever wants them.
 
 import { AccountsState, toMe } from "./accounts";
 import { Cell, type Readable } from "./cell";
@@ -131,6 +131,7 @@ class ParlorClient implements Client {
     this.receipts = new ReceiptsState(this.#core);
     this.presence = new PresencesState(this.#core);
     this.receipts.onTicksWanted((chatId) => this.members.loadIfStale(chatId));
+    this.messages.onSend((chatId) => this.presence.setTyping(chatId, false));
     // Names before rows, rows before conversations: a view that hears of a message finds its chat and author.
     this.#listeners = [this.accounts, this.chats, this.members, this.receipts, this.presence, this.messages];
   }

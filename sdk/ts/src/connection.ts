@@ -211,7 +211,7 @@ export class Connection {
   }
 
   #ticketRefused(error: unknown): void {
-    // A 401 was already told to the session by the HTTP room, which stops this connection.
+    // A 401 was already told to the session by http.ts, which stops this connection.
     if (!this.#running) return;
     const named = error instanceof ProblemError ? error.retryAfterMs : null;
     if (named !== null) {

@@ -38,6 +38,7 @@ export class MessagesState implements Messages, Listener {
   readonly #drafts = new Map<string, Cell<string>>();
   readonly #draftTimers = new Map<string, Timer>();
   #onDraft: (chatId: string) => void = () => {};
+  #onSend: (chatId: string) => void = () => {};
 
   constructor(private readonly core: Core) {}
 
@@ -67,6 +68,7 @@ export class MessagesState implements Messages, Listener {
     const sent = outbox.enqueue(chatId, message);
     // The words are in the window now; should the device fail to store them, they come back into the draft.
     this.#putDraft(chatId, "");
+    this.#onSend(chatId);
     try {
       return await sent;
     } catch (error) {
@@ -150,6 +152,11 @@ export class MessagesState implements Messages, Listener {
   /** Told once, by the list of chats. */
   onDraft(run: (chatId: string) => void): void {
     this.#onDraft = run;
+  }
+
+  /** Told once, by whoever says who is typing. */
+  onSend(run: (chatId: string) => void): void {
+    this.#onSend = run;
   }
 
   openDrafts(drafts: ReadonlyMap<string, string>): void {

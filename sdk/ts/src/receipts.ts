@@ -54,7 +54,7 @@ export class ReceiptsState implements Receipts, Listener {
 
   constructor(private readonly core: Core) {}
 
-  /** Told once, by the room that knows how to ask for the members' positions. */
+  /** Told once, by whoever can ask for the members' positions. */
   onTicksWanted(run: (chatId: string) => void): void {
     this.#loadMembers = run;
   }

@@ -51,6 +51,8 @@ const RETRY_BASE_MS = 1_000;
 const RETRY_CAP_MS = 60_000;
 /** Recent edits, deletions and reactions of one chat, for history pages that were read before them. */
 const RECENT_CHANGES = 500;
+/** Entries of each chat carried over when the store fails. */
+const HISTORY_KEPT = 100;
 /** Entries looked at to count what is unread exactly; beyond it the count is kept by subtraction. */
 const UNREAD_COUNTED = 1_000;
 
@@ -251,17 +253,32 @@ export class Replica {
     }
   }
 
-  /** The device keeps nothing any more. Chats and own words are in memory; history is fetched again when it is wanted. */
+  /**
+   * The device keeps nothing any more. Chats and own words are in memory already; of the history what can still be
+   * read comes along, so that nothing on the screen vanishes, and the rest is fetched again when it is wanted.
+   */
   async #moveToMemory(cause: unknown): Promise<void> {
     const memory = await memoryStore().open("", this.options.me);
     const snapshot = await memory.load();
     const words = this.options.ownWords();
+    const history = new Map<string, EntryRecord[]>();
+    for (const record of this.chats.values()) {
+      const before = record.knownSeq + 1;
+      const kept = await this.#store.entriesBefore(record.chatId, before, HISTORY_KEPT).catch(() => []);
+      history.set(
+        record.chatId,
+        kept.filter((entry) => entry.seq >= record.fromSeq),
+      );
+    }
     await memory.write(snapshot.generation, async (step) => {
       await step.putMeta(this.#meta);
       for (const record of this.chats.values()) {
-        const bare = { ...record, fromSeq: record.knownSeq + 1 };
-        this.chats.set(record.chatId, bare);
-        await step.putChat(bare);
+        const kept = history.get(record.chatId) ?? [];
+        const whole = kept.length < HISTORY_KEPT ? record.fromSeq : (kept[0]?.seq ?? record.fromSeq);
+        const moved = { ...record, fromSeq: kept.length === 0 ? record.knownSeq + 1 : whole };
+        this.chats.set(record.chatId, moved);
+        await step.putChat(moved);
+        for (const entry of kept) await step.putEntry(entry);
       }
       for (const record of words.outbox) await step.putOutbox(record);
       for (const [chatId, text] of words.drafts) await step.putDraft(chatId, text);
@@ -513,6 +530,11 @@ export class Replica {
         await step.putEntry(folded);
         change.entries.push(folded);
         next = this.#uncount(next, target, folded, isNews);
+      } else if (target !== undefined && target.chatId === event.chat_id) {
+        // Another writer of the store (a second tab) folded it already: this window shows it now too.
+        change.entries.push(target);
+        // What was unread when it was deleted cannot be told from here any more: the server counts.
+        if (event.kind === "delete") change.wanted.add(event.chat_id);
       }
       if (next.last?.messageId === event.message_id && event.seq > next.last.stateSeq) {
         next = { ...next, last: fold(next.last, event, me) };

@@ -15,7 +15,7 @@ export function noticeParts(
   const fields = entry.fields as { changes?: { title?: unknown; topic?: unknown }; role?: unknown };
   switch (entry.event) {
     case "created":
-      if (direct) return parts("notice.createdDirect");
+      if (direct) return null;
       return byMe ? parts("notice.createdYou") : parts("notice.created", { by });
     case "join":
       if (self) return toMe ? parts("notice.joinYou") : parts("notice.join", { who });
