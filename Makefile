@@ -4,27 +4,41 @@ SHELL := /usr/bin/env bash
 .DEFAULT_GOAL := help
 export RUST_BACKTRACE ?= 0
 
-.PHONY: run web test check gen help
+.PHONY: run web test check browser gen help
 
 run: web ## Build and start a server with the web app on SQLite at http://localhost:8080
 	cargo run -p parlor-server --bin parlor -- serve
 
-web: ## Build the web app into web/dist, from where the server takes it
+node_modules: package-lock.json
 	npm ci --no-audit --no-fund
+	touch node_modules
+
+web: node_modules ## Build the web app into web/dist, from where the server takes it
 	npm run build --workspace web
 
-test: web check ## Everything
+test: web check browser ## Everything: check, and the journeys in a real browser
 
-check: ## Formatting, lints, guards, unit and integration tests
+check: node_modules ## Formatting, lints, types, guards, unit and integration tests
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo test --workspace
+	npm run check
+	npm run lint
+	npm run gen:check --workspace sdk/ts
+	npm test --workspace sdk/ts
 
-gen: ## Write the descriptions of the interface to docs/api
+browser: web ## Journeys of people through the real app and the real binary, in Debian's Chromium
+	command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -qy chromium; } \
+	  || { echo "the browser tests need Debian's chromium: install it first" >&2; exit 1; }
+	cargo build -p parlor-server --bin parlor
+	npm run e2e --workspace web
+
+gen: node_modules ## Write the descriptions of the interface to docs/api, and the types of the SDK
 	cargo run -q -p parlor-server --bin parlor -- api openapi > docs/api/openapi.json.new
 	cargo run -q -p parlor-server --bin parlor -- api asyncapi > docs/api/asyncapi.json.new
 	mv docs/api/openapi.json.new docs/api/openapi.json
 	mv docs/api/asyncapi.json.new docs/api/asyncapi.json
+	npm run gen --workspace sdk/ts
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12

@@ -4,6 +4,8 @@
 //   npm run look -- [OUT] [only=NAME,…] [axe=off] [sizes=1440,834,390] [themes=light,dark]
 import { mkdirSync } from "node:fs";
 import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
 import { createServer } from "vite";
@@ -13,7 +15,7 @@ const axePath = require.resolve("axe-core/axe.min.js");
 const args = process.argv.slice(2);
 const option = (name, otherwise) =>
   args.find((arg) => arg.startsWith(`${name}=`))?.slice(name.length + 1) ?? otherwise;
-const out = args.find((arg) => !arg.includes("=")) ?? "/tmp/parlor-look";
+const out = args.find((arg) => !arg.includes("=")) ?? join(tmpdir(), "parlor-look");
 const only = option("only", "").split(",").filter(Boolean);
 const sizes = option("sizes", "1440,834,390").split(",").map(Number);
 const themes = option("themes", "light,dark").split(",");
@@ -25,12 +27,6 @@ const press = (keys) => async (page) => {
   await page.keyboard.press(keys);
   await page.waitForTimeout(250);
 };
-const click =
-  (name, role = "button") =>
-  async (page) => {
-    await page.getByRole(role, { name }).first().click();
-    await page.waitForTimeout(350);
-  };
 /** name, scene, hash, what to do first. */
 const places = [
   ["list", "", "#/"],
