@@ -32,6 +32,10 @@ pub struct App {
     pub config: config::Config,
     /// Counters.
     pub metrics: metrics::Metrics,
+    /// The tasks again, with their count of panics.
+    pub tasks: tasks::Tasks,
+    /// Until when the last probe of the store holds; one at a time, since each writes durably.
+    pub probed: tokio::sync::Mutex<Option<std::time::Duration>>,
 }
 
 impl App {

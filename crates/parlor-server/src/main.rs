@@ -1,6 +1,6 @@
 //! The binary: subcommands, the log, and an orderly end.
 
-use std::process::ExitCode;
+use std::{io::Write as _, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use parlor_server::{
@@ -24,7 +24,7 @@ enum Command {
     Serve(Flags),
     /// Print the configuration with the source of each value.
     Config(Flags),
-    /// Check the configuration.
+    /// Check the configuration and the folder of the data.
     Check(Flags),
     /// Print the description of an interface.
     #[command(hide = true)]
@@ -68,8 +68,10 @@ fn run(command: Command) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Check(flags) => {
-            load(&flags)?;
-            println!("the configuration is fine");
+            let (config, _) = load(&flags)?;
+            let findings = wiring::check(&config)?;
+            findings.iter().for_each(|finding| println!("note: {finding}"));
+            println!("the configuration and the data folder are fine");
             Ok(())
         }
         Command::Api { which } => {
@@ -96,13 +98,27 @@ fn start_log(config: &Config) -> anyhow::Result<()> {
 
 async fn serve(config: Config) -> anyhow::Result<()> {
     let are_limits_off = !config.rate_limits.is_on();
+    let (public_url, is_local) = (config.public_url.clone(), config.listen.ip().is_loopback());
     let running = wiring::start(config, Storage::Sqlite, Overrides::default()).await?;
     if are_limits_off {
         tracing::warn!("RATE LIMITS ARE OFF: anybody may send as fast as they like");
     }
-    println!("Parlor is ready: open http://{}", running.address);
+    let address = match running.address {
+        any if any.ip().is_unspecified() => format!("http://localhost:{}", any.port()),
+        one => format!("http://{one}"),
+    };
+    let mut text = format!("Parlor is ready: open {}\n", public_url.unwrap_or(address));
     if let Some(code) = &running.setup_code {
-        println!("The first account needs this code: {code}");
+        let who = if is_local {
+            "The first account, if made through a proxy,"
+        } else {
+            "The first account"
+        };
+        text.push_str(&format!("{who} needs this code: {code}\n"));
+    }
+    // Whoever started us may have stopped listening; that is no reason to end.
+    if let Err(error) = std::io::stdout().write_all(text.as_bytes()) {
+        tracing::warn!(%error, "nobody reads the standard output");
     }
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {

@@ -26,13 +26,19 @@ pub struct Metrics {
     pub requests: Family<RequestLabels, Counter>,
     /// Seconds from the head of a request to its answer.
     pub seconds: Option<Histogram>,
+    /// Requests whose handler panicked.
+    pub panics: Counter,
+    /// Connections refused because their address had too many without a request.
+    pub handshakes_refused: Counter,
+    /// Breaches of the content policy that browsers reported.
+    pub policy_reports: Counter,
 }
 
 impl Metrics {
     /// Makes the counters.
     pub fn new() -> Self {
         let buckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
-        Self { requests: Family::default(), seconds: Some(Histogram::new(buckets)) }
+        Self { seconds: Some(Histogram::new(buckets)), ..Self::default() }
     }
 
     /// Writes everything.
@@ -42,6 +48,16 @@ impl Metrics {
         if let Some(seconds) = &self.seconds {
             registry.register("http_request_seconds", "Time to answer", seconds.clone());
         }
+        for (name, help, counter) in [
+            ("request_panics", "Requests whose handler panicked", &self.panics),
+            ("handshakes_refused", "Connections refused by address", &self.handshakes_refused),
+            ("policy_reports", "Reported breaches of the content policy", &self.policy_reports),
+        ] {
+            registry.register(name, help, counter.clone());
+        }
+        let task_panics: Counter = Counter::default();
+        task_panics.inc_by(app.tasks.panics());
+        registry.register("task_panics", "Background tasks that panicked", task_panics);
         let (people, devices) = app.core.presence().online();
         for (name, help, value) in [
             ("connections", "Open sockets and polls", app.hub.len()),

@@ -5,6 +5,9 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt as _;
 use parlor_core::ports::clock::{BoxFuture, Random, Spawn};
 use tokio_util::task::TaskTracker;
 
@@ -25,11 +28,9 @@ impl Tasks {
 impl Spawn for Tasks {
     fn spawn(&self, name: &'static str, task: BoxFuture) {
         let panics = self.panics.clone();
-        let inner = self.tracker.spawn(task);
         self.tracker.spawn(async move {
-            if let Err(error) = inner.await
-                && error.is_panic()
-            {
+            // What a task shares is behind locks that a panic does not poison, or dies with it.
+            if AssertUnwindSafe(task).catch_unwind().await.is_err() {
                 panics.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(task = name, "a task panicked");
             }

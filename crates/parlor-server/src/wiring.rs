@@ -3,13 +3,14 @@
 use std::{fs, io::Write as _, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
+use axum::Router;
 use parlor_core::{
     Core, Ports, Settings,
     clock::{Ids, SystemClock},
     memory::{Memory, MemoryRates, Quota, RateQuotas},
     ports::{
         bus::{Bus, Hint},
-        clock::{Clock, Random},
+        clock::{Clock, Random, Spawn},
         passwords::Passwords,
     },
 };
@@ -20,15 +21,16 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     App,
     config::{Config, RegistrationRule},
-    http::{accept, router::router},
+    http::{
+        accept,
+        router::{metrics_router, router},
+    },
     metrics::Metrics,
     passwords::PasswordPool,
     tasks::{OsRandom, Tasks},
     ws::{hub::Hub, socket},
 };
 
-/// Open HTTP connections of one address.
-const CONNECTIONS_PER_ADDRESS: usize = 1_000;
 /// Over how long clients come back after a drain.
 const DRAIN_SPREAD: Duration = Duration::from_secs(5);
 
@@ -70,11 +72,9 @@ impl Running {
         self.app.hub.drain(DRAIN_SPREAD);
         self.stop.cancel();
         let clock = &self.app.clock;
-        for _ in 0..50 {
-            if self.app.hub.is_empty() {
-                break;
-            }
-            clock.sleep(Duration::from_millis(100)).await;
+        let end = clock.monotonic() + Duration::from_millis(self.app.config.shutdown_grace_ms);
+        while !self.app.hub.is_empty() && clock.monotonic() < end {
+            clock.sleep(Duration::from_millis(20)).await;
         }
         self.app.core.flush().await;
         if let Some(engine) = self.engine {
@@ -137,13 +137,13 @@ pub async fn start(
                 random.clone(),
             )?;
             let sqlite = Arc::new(sqlite);
-            let secret = secret_key(folder, &*random)?;
+            let secret = secret_key(&secret_file(&config), &*random)?;
             (common(Engines::of(sqlite.clone())), secret, Some(sqlite))
         }
     };
     let is_fresh = ports.accounts.count().await? == 0;
-    let needs_code = is_fresh && !config.listen.ip().is_loopback();
-    let setup_code = needs_code.then(|| code(&*random));
+    // Kept at loopback too, for the case that a proxy stands there: who comes through it is not local.
+    let setup_code = is_fresh.then(|| code(&*random));
     let day = Duration::from_secs(86_400);
     let settings = Settings {
         limits: config.limits.clone(),
@@ -153,27 +153,104 @@ pub async fn start(
         session_idle: day * u32::try_from(config.session_idle_days).unwrap_or(u32::MAX),
         session_absolute: day * u32::try_from(config.session_days).unwrap_or(u32::MAX),
         heartbeat: Duration::from_millis(config.heartbeat_ms),
-        node: "node-0".to_owned(),
+        node: config.node.clone(),
     };
     let core = Core::start(ports, settings).await?;
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen on {}: is another server there?", config.listen))?;
     let address = listener.local_addr()?;
-    let most = config.rate_limits.is_on().then_some(CONNECTIONS_PER_ADDRESS);
+    let metrics_listener = match config.metrics_listen {
+        Some(at) => Some(
+            TcpListener::bind(at)
+                .await
+                .with_context(|| format!("cannot listen on {at} for the metrics"))?,
+        ),
+        None => None,
+    };
     let app = Arc::new(App {
         core,
         hub: hub.clone(),
         clock,
         spawn: spawn.clone(),
         metrics: Metrics::new(),
+        tasks: (*spawn).clone(),
+        probed: tokio::sync::Mutex::default(),
         config,
     });
     socket::start_ticker(&app, &hub);
     let stop = CancellationToken::new();
-    let doors = accept::run(listener, router(app.clone()), spawn.clone(), stop.clone(), most);
-    parlor_core::ports::clock::Spawn::spawn(&*spawn, "accept", Box::pin(doors));
+    let most_connections = accept::raise_open_files();
+    let doors = |router: Router| accept::Doors {
+        router,
+        clock: app.clock.clone(),
+        spawn: spawn.clone(),
+        metrics: app.metrics.clone(),
+        stop: stop.clone(),
+        most_handshakes: app
+            .config
+            .rate_limits
+            .is_on()
+            .then_some(app.config.quotas.handshakes_per_address as usize),
+        trusted_proxies: app.config.trusted_proxies.clone(),
+        most_connections,
+    };
+    if let Some(listener) = metrics_listener {
+        let own = accept::run(listener, doors(metrics_router(app.clone())));
+        Spawn::spawn(&*spawn, "accept metrics", Box::pin(own));
+    }
+    let own = accept::run(listener, doors(router(app.clone())));
+    Spawn::spawn(&*spawn, "accept", Box::pin(own));
     Ok(Running { address, app, setup_code, stop, engine })
+}
+
+/// Checks what `start` would meet, without starting: what is wrong is an error, what is only worth
+/// a thought comes back.
+pub fn check(config: &Config) -> anyhow::Result<Vec<String>> {
+    let mut findings = Vec::new();
+    let folder = &config.data;
+    if folder.exists() {
+        let probe = folder.join(".check");
+        fs::write(&probe, b"probe")
+            .with_context(|| format!("cannot write in {}", folder.display()))?;
+        fs::remove_file(&probe)?;
+        let key = secret_file(config);
+        if key.exists() {
+            read_key(&key)?;
+        }
+    } else {
+        findings.push(format!("{} does not exist yet; serve makes it", folder.display()));
+    }
+    if !config.rate_limits.is_on() {
+        findings.push("rate limits are off: for tests only".to_owned());
+    }
+    let is_local = config.listen.ip().is_loopback();
+    match config.public_url.as_deref() {
+        None if !is_local => {
+            findings.push("people reach this server without encryption: set public_url".to_owned());
+        }
+        Some(url) if url.starts_with("http://") && !is_local => {
+            findings.push("public_url is not https: sign-in travels in clear".to_owned());
+        }
+        Some(_) if config.trusted_proxies.is_empty() => findings.push(
+            "public_url is set and trusted_proxies is not: all people share the address of the proxy"
+                .to_owned(),
+        ),
+        _ => {}
+    }
+    Ok(findings)
+}
+
+fn secret_file(config: &Config) -> std::path::PathBuf {
+    config.secret_file.clone().unwrap_or_else(|| config.data.join("secret.key"))
+}
+
+fn read_key(path: &Path) -> anyhow::Result<[u8; 32]> {
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let size = bytes.len();
+    bytes.try_into().map_err(|_| {
+        anyhow::anyhow!("{} holds {size} bytes instead of 32: restore it", path.display())
+    })
 }
 
 /// One engine behind all storage ports.
@@ -212,9 +289,20 @@ fn quotas(config: &Config) -> RateQuotas {
         return RateQuotas::off();
     }
     let Limits { sends_per_second, sends_burst, .. } = config.limits;
+    let quotas = &config.quotas;
+    let quota = |per_period, minutes: u64, burst| {
+        Some(Quota { per_period, period: Duration::from_secs(60 * minutes), burst })
+    };
     RateQuotas {
         sends: Some(Quota::per_second(sends_per_second, sends_burst)),
-        ..RateQuotas::default()
+        sign_ups: quota(quotas.sign_ups_per_hour, 60, quotas.sign_ups_per_hour),
+        sign_ins_of_account: quota(quotas.sign_ins_per_account, 15, quotas.sign_ins_per_account),
+        sign_ins_from_address: quota(quotas.sign_ins_per_address, 15, quotas.sign_ins_per_address),
+        look_ups: quota(quotas.look_ups_per_hour, 60, quotas.look_ups),
+        signals: Some(Quota::per_second(
+            quotas.signals_per_second,
+            quotas.signals_per_second.saturating_mul(5),
+        )),
     }
 }
 
@@ -235,30 +323,28 @@ fn code(random: &dyn Random) -> String {
     groups.collect::<Vec<_>>().join("-")
 }
 
-/// Reads the master key of the data folder, or makes it.
-fn secret_key(folder: &Path, random: &dyn Random) -> anyhow::Result<[u8; 32]> {
+/// Reads the master key, or makes it.
+fn secret_key(path: &Path, random: &dyn Random) -> anyhow::Result<[u8; 32]> {
     use std::os::unix::fs::OpenOptionsExt as _;
-    let path = folder.join("secret.key");
-    match fs::read(&path) {
-        Ok(bytes) => {
-            let size = bytes.len();
-            bytes.try_into().map_err(|_| {
-                anyhow::anyhow!("{} holds {size} bytes instead of 32: restore it", path.display())
-            })
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let key = random_key(random);
-            let mut file = fs::OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&path)
-                .with_context(|| format!("cannot make {}", path.display()))?;
-            file.write_all(&key)?;
-            file.sync_all()?;
-            fs::File::open(folder)?.sync_all()?;
-            Ok(key)
-        }
-        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    if path.exists() {
+        return read_key(path);
     }
+    let key = random_key(random);
+    // Under its own name only once it is whole: half a key would lock everybody out.
+    let half = path.with_extension("new");
+    let write = || -> std::io::Result<()> {
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&half)?;
+        file.write_all(&key)?;
+        file.sync_all()?;
+        fs::rename(&half, path)?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    };
+    write().with_context(|| format!("cannot make {}", path.display()))?;
+    Ok(key)
 }

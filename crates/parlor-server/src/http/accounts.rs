@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::State,
     response::{IntoResponse, Response},
 };
 use http::StatusCode;
@@ -12,7 +12,7 @@ use parlor_proto::accounts::{
     AccountDeletion, ManagedUser, SignUp, User, UserList, UserPatch, UserQuery,
 };
 
-use super::extract::{Body, Carrier, From, Query, Signed, id};
+use super::extract::{Body, Carrier, From, Path, Query, Signed, id};
 use crate::{App, error::Refusal};
 
 pub async fn sign_up(

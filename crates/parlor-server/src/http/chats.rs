@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::State,
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, StatusCode};
 use parlor_core::Fresh;
 use parlor_proto::chats::{Chat, ChatList, ChatPatch, CreateChat, ListQuery};
 
-use super::extract::{Body, Query, Signed, id, key};
+use super::extract::{Body, Path, Query, Signed, id, key};
 use crate::{App, error::Refusal};
 
 /// The status of a repeatable call: 201 the first time, 200 for a repeat.

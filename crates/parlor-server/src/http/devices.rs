@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::State,
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, StatusCode, header};
+use http::StatusCode;
 use parlor_proto::devices::{DeviceList, Gateway, SignIn, Ticket, TicketRequest};
 
-use super::extract::{Body, Carrier, From, PeerAddress, Signed, id, is_secure};
+use super::{
+    extract::{Body, Carrier, From, Path, Signed, id},
+    remote::Remote,
+};
 use crate::{App, error::Refusal};
 
 pub async fn sign_in(
@@ -43,10 +46,15 @@ pub async fn sign_out(
 pub async fn revoke(
     State(app): State<Arc<App>>,
     Signed(caller): Signed,
+    carrier: Carrier,
     Path(device_id): Path<String>,
-) -> Result<StatusCode, Refusal> {
-    app.core.devices().revoke(&caller, id(&device_id)?).await?;
-    Ok(StatusCode::NO_CONTENT)
+) -> Result<Response, Refusal> {
+    let device_id = id(&device_id)?;
+    app.core.devices().revoke(&caller, device_id).await?;
+    if device_id == caller.device_id {
+        return Ok((StatusCode::NO_CONTENT, carrier.clear()).into_response());
+    }
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 pub async fn ticket(
@@ -60,16 +68,9 @@ pub async fn ticket(
 pub async fn gateway(
     State(app): State<Arc<App>>,
     Signed(_): Signed,
-    peer: Option<axum::Extension<PeerAddress>>,
-    headers: HeaderMap,
+    remote: Remote,
 ) -> Json<Gateway> {
-    let secure = is_secure(peer.map(|peer| peer.0.0), &headers, &app.config);
-    let scheme = if secure { "wss" } else { "ws" };
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let host = host.map_or_else(|| app.config.listen.to_string(), str::to_owned);
-    let url = match app.config.public_url.as_deref().map(|url| url.trim_end_matches('/')) {
-        Some(url) => format!("{}/api/v1/ws", url.replacen("http", "ws", 1)),
-        None => format!("{scheme}://{host}/api/v1/ws"),
-    };
+    let origin = remote.socket_origin().unwrap_or_else(|| format!("ws://{}", app.config.listen));
+    let url = format!("{origin}/api/v1/ws");
     Json(Gateway { url, node: app.core.settings().node.clone(), features: Vec::new() })
 }

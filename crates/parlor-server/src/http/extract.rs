@@ -1,6 +1,6 @@
 //! What handlers take out of a request: the caller, the peer, JSON bodies, queries, ids, keys.
 
-use std::{net::IpAddr, str::FromStr, sync::Arc};
+use std::{str::FromStr, sync::Arc, time::Duration};
 
 use axum::{
     body::Bytes,
@@ -11,7 +11,8 @@ use parlor_core::{Caller, Peer};
 use parlor_proto::{ClientId, ErrorCode, Invalid, json};
 use serde::de::DeserializeOwned;
 
-use crate::{App, config::Config, error::Refusal};
+use super::remote::Remote;
+use crate::{App, error::Refusal};
 
 /// Name of the session cookie where the connection is encrypted.
 const SECURE_COOKIE: &str = "__Host-parlor";
@@ -19,10 +20,8 @@ const SECURE_COOKIE: &str = "__Host-parlor";
 const PLAIN_COOKIE: &str = "parlor";
 /// The header without which the cookie changes nothing (CSRF).
 const CLIENT_HEADER: &str = "x-parlor-client";
-
-/// The address at the other end of the TCP connection; put there by the accept loop.
-#[derive(Debug, Clone, Copy)]
-pub struct PeerAddress(pub IpAddr);
+/// Time for the body of a request.
+const BODY_TIME: Duration = Duration::from_secs(60);
 
 /// Who calls, by bearer token or cookie.
 pub struct Signed(pub Caller);
@@ -31,13 +30,17 @@ impl FromRequestParts<Arc<App>> for Signed {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Refusal> {
-        let token = match (bearer(&parts.headers)?, cookie(&parts.headers)) {
-            (Some(token), _) => token,
-            (None, Some(token)) => {
+        let token = match bearer(&parts.headers)? {
+            Some(token) => token,
+            None => {
+                let remote = Remote::of(parts)?;
+                // Another origin is answered with bearer tokens only, never with the cookie.
+                let token = cookie(&parts.headers, cookie_name(&remote))
+                    .filter(|_| !remote.is_from_another_origin())
+                    .ok_or(parlor_core::Error::Unauthenticated)?;
                 check_same_site(parts)?;
                 token
             }
-            (None, None) => return Err(parlor_core::Error::Unauthenticated.into()),
         };
         Ok(Self(app.core.devices().authenticate(&token).await?))
     }
@@ -49,28 +52,35 @@ pub struct From(pub Peer);
 impl FromRequestParts<Arc<App>> for From {
     type Rejection = Refusal;
 
-    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Refusal> {
-        let peer = parts.extensions.get::<PeerAddress>();
-        let peer = peer.ok_or(Refusal::new(ErrorCode::Internal, "the peer is not known"))?.0;
-        Ok(Self(Peer { address: client_address(peer, &parts.headers, &app.config) }))
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, Refusal> {
+        Ok(Self(Peer { address: Remote::of(parts)?.address }))
+    }
+}
+
+impl FromRequestParts<Arc<App>> for Remote {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, Refusal> {
+        Self::of(parts)
     }
 }
 
 /// How the session travels back: in the body, or in a cookie for the web app.
 pub struct Carrier {
     is_web: bool,
-    is_secure: bool,
+    remote: Remote,
 }
 
 impl FromRequestParts<Arc<App>> for Carrier {
     type Rejection = Refusal;
 
-    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Refusal> {
-        let peer = parts.extensions.get::<PeerAddress>().map(|peer| peer.0);
-        Ok(Self {
-            is_web: is_web_client(&parts.headers),
-            is_secure: is_secure(peer, &parts.headers, &app.config),
-        })
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, Refusal> {
+        let is_web = is_web_client(&parts.headers);
+        if is_web {
+            // A page of another site must not sign its visitor in as somebody else.
+            check_same_site(parts)?;
+        }
+        Ok(Self { is_web, remote: Remote::of(parts)? })
     }
 }
 
@@ -94,8 +104,8 @@ impl Carrier {
     }
 
     fn set(&self, headers: &mut HeaderMap, token: &str, seconds: u64) {
-        let (name, secure) =
-            if self.is_secure { (SECURE_COOKIE, "; Secure") } else { (PLAIN_COOKIE, "") };
+        let name = cookie_name(&self.remote);
+        let secure = if self.remote.is_secure { "; Secure" } else { "" };
         let text =
             format!("{name}={token}; HttpOnly; SameSite=Lax; Path=/; Max-Age={seconds}{secure}");
         match text.parse() {
@@ -107,6 +117,20 @@ impl Carrier {
     }
 }
 
+/// The parameters of a path, as texts; what is not UTF-8 does not exist.
+pub struct Path<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        match axum::extract::Path::<T>::from_request_parts(parts, state).await {
+            Ok(axum::extract::Path(texts)) => Ok(Self(texts)),
+            Err(_) => Err(Refusal::not_found()),
+        }
+    }
+}
+
 /// A JSON body.
 pub struct Body<T>(pub T);
 
@@ -114,23 +138,53 @@ impl<T: DeserializeOwned + Send> FromRequest<Arc<App>> for Body<T> {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Refusal> {
-        let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-        let kind = kind.and_then(|kind| kind.split(';').next()).map(str::trim);
-        if !kind.is_some_and(|kind| kind.eq_ignore_ascii_case("application/json")) {
-            return Err(Refusal::new(
-                ErrorCode::UnsupportedMediaType,
-                "the body is sent as Content-Type: application/json",
-            ));
-        }
-        let bytes = Bytes::from_request(request, app).await.map_err(|rejection| {
-            if rejection.status() == http::StatusCode::PAYLOAD_TOO_LARGE {
-                Refusal::new(ErrorCode::TooLarge, "the body is larger than this route takes")
-            } else {
-                Refusal::new(ErrorCode::BadRequest, "the body could not be read")
-            }
-        })?;
-        Ok(Self(json::parse_object(&bytes)?))
+        check_media_type(request.headers(), &["application/json"])?;
+        Ok(Self(json::parse_object(&read_body(request, app).await?)?))
     }
+}
+
+/// What a browser reports about the content policy; browsers send it by themselves.
+pub struct Report(pub Bytes);
+
+impl FromRequest<Arc<App>> for Report {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Refusal> {
+        check_media_type(
+            request.headers(),
+            &["application/csp-report", "application/reports+json", "application/json"],
+        )?;
+        read_body(request, app).await.map(Self)
+    }
+}
+
+fn check_media_type(headers: &HeaderMap, taken: &'static [&'static str]) -> Result<(), Refusal> {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let kind = kind.and_then(|kind| kind.split(';').next()).map(str::trim).unwrap_or_default();
+    if taken.iter().any(|taken| kind.eq_ignore_ascii_case(taken)) {
+        return Ok(());
+    }
+    let mut refusal = Refusal::new(ErrorCode::UnsupportedMediaType, "");
+    refusal.detail = format!("the body is sent as Content-Type: {}", taken.join(" or ")).into();
+    Err(refusal)
+}
+
+/// Reads a body within the limits of its route and of time.
+async fn read_body(request: Request, app: &Arc<App>) -> Result<Bytes, Refusal> {
+    let read = Bytes::from_request(request, app);
+    let read = tokio::select! {
+        read = read => read,
+        () = app.clock.sleep(BODY_TIME) => {
+            return Err(Refusal::new(ErrorCode::BadRequest, "the body came too slowly"));
+        }
+    };
+    read.map_err(|rejection| {
+        if rejection.status() == http::StatusCode::PAYLOAD_TOO_LARGE {
+            Invalid::too_large("body", "the body is larger than this route takes").into()
+        } else {
+            Refusal::new(ErrorCode::BadRequest, "the body could not be read")
+        }
+    })
 }
 
 /// The query of a request.
@@ -141,7 +195,12 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
         let text = parts.uri.query().unwrap_or_default();
-        let reader = serde_urlencoded::Deserializer::new(form_urlencoded::parse(text.as_bytes()));
+        let pairs = || form_urlencoded::parse(text.as_bytes());
+        // Bytes that are not UTF-8 come out as this sign, and nobody means it.
+        if let Some((name, _)) = pairs().find(|(_, value)| value.contains('\u{fffd}')) {
+            return Err(Invalid::new(name, "a query is UTF-8").into());
+        }
+        let reader = serde_urlencoded::Deserializer::new(pairs());
         serde_path_to_error::deserialize(reader).map(Self).map_err(|error| {
             let path = error.path().to_string();
             let detail = error.inner().to_string();
@@ -174,40 +233,10 @@ pub fn key(headers: &HeaderMap, client_id: Option<ClientId>) -> Result<Option<Cl
     }
 }
 
-/// Tells whether a browser of this origin may open a socket: its own, or an allowed one.
-pub fn check_origin(headers: &HeaderMap, config: &Config) -> Result<(), Refusal> {
-    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
-    let origin = origin.to_str().unwrap_or("null");
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let is_own = !host.is_empty()
-        && (origin == format!("http://{host}") || origin == format!("https://{host}"));
-    let is_public =
-        config.public_url.as_deref().is_some_and(|url| origin == url.trim_end_matches('/'));
-    if is_own || is_public || config.allowed_origins.iter().any(|allowed| allowed == origin) {
-        return Ok(());
-    }
-    Err(Refusal::new(ErrorCode::OriginRefused, "this origin may not open a socket here"))
-}
-
-/// Tells whether the client's own connection is encrypted, as far as that can be believed.
-pub fn is_secure(peer: Option<IpAddr>, headers: &HeaderMap, config: &Config) -> bool {
-    let is_proxy = peer.is_some_and(|peer| config.trusted_proxies.contains(&peer));
-    let forwarded = headers.get("x-forwarded-proto").and_then(|proto| proto.to_str().ok());
-    match forwarded.filter(|_| is_proxy) {
-        Some(proto) => proto == "https",
-        None => config.public_url.as_deref().is_some_and(|url| url.starts_with("https://")),
-    }
-}
-
-fn client_address(peer: IpAddr, headers: &HeaderMap, config: &Config) -> IpAddr {
-    let is_trusted = |address: &IpAddr| config.trusted_proxies.contains(address);
-    if !is_trusted(&peer) {
-        return peer;
-    }
-    let lines = headers.get_all("x-forwarded-for").iter().filter_map(|line| line.to_str().ok());
-    let hops: Vec<IpAddr> =
-        lines.flat_map(|line| line.split(',')).filter_map(|hop| hop.trim().parse().ok()).collect();
-    hops.into_iter().rev().find(|hop| !is_trusted(hop)).unwrap_or(peer)
+/// The cookie of an encrypted connection is not read from a plain one, nor the other way round:
+/// what another service of the host sets on plain HTTP must not become a session.
+const fn cookie_name(remote: &Remote) -> &'static str {
+    if remote.is_secure { SECURE_COOKIE } else { PLAIN_COOKIE }
 }
 
 fn is_web_client(headers: &HeaderMap) -> bool {
@@ -238,56 +267,39 @@ fn bearer(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     token.map(Some).ok_or_else(|| parlor_core::Error::Unauthenticated.into())
 }
 
-fn cookie(headers: &HeaderMap) -> Option<String> {
+fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
-    let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| {
-        let (name, value) = pair.trim().split_once('=')?;
-        matches!(name, SECURE_COOKIE | PLAIN_COOKIE).then(|| value.to_owned())
-    });
-    pairs.find(|value| !value.is_empty())
+    let mut pairs =
+        lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    let value = pairs.find(|(known, value)| *known == name && !value.is_empty());
+    value.map(|(_, value)| value.to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        let pair = |(name, value): &(&'static str, &'static str)| {
-            (http::HeaderName::from_static(name), http::HeaderValue::from_static(value))
-        };
-        pairs.iter().map(pair).collect()
+    #[test]
+    fn the_cookie_is_found_by_its_whole_name() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::COOKIE, "xparlor=a; parlor=b; parlor2=c".parse().unwrap());
+        headers.append(header::COOKIE, "__Host-parlor=".parse().unwrap());
+        assert_eq!(cookie(&headers, PLAIN_COOKIE).as_deref(), Some("b"));
+        assert_eq!(cookie(&headers, SECURE_COOKIE), None);
     }
 
     #[test]
-    fn forwarded_addresses_are_believed_from_trusted_proxies_only() {
-        let proxy: IpAddr = "10.0.0.1".parse().unwrap();
-        let config = Config { trusted_proxies: vec![proxy], ..Config::default() };
-        let stranger: IpAddr = "192.0.2.7".parse().unwrap();
-        let forged = headers(&[("x-forwarded-for", "198.51.100.1, 203.0.113.9, 10.0.0.1")]);
-        assert_eq!(client_address(stranger, &forged, &config), stranger);
-        let right_most: IpAddr = "203.0.113.9".parse().unwrap();
-        assert_eq!(client_address(proxy, &forged, &config), right_most);
-        assert_eq!(client_address(proxy, &headers(&[]), &config), proxy);
-    }
-
-    #[test]
-    fn sockets_open_for_the_own_and_allowed_origins_only() {
-        let config =
-            Config { allowed_origins: vec!["https://app.example".to_owned()], ..Config::default() };
-        for (origin, allowed) in [
-            ("http://chat.example", true),
-            ("https://app.example", true),
-            ("https://app.example.evil.example", false),
-            ("https://evil-app.example", false),
-            ("http://chat.example:81", false),
-            ("http://chat.example.", false),
-            ("null", false),
-            ("", false),
+    fn only_a_bearer_token_is_read_from_the_header() {
+        for (value, token) in [
+            ("Bearer ps_x", Some("ps_x")),
+            ("bearer  ps_x", Some("ps_x")),
+            ("ps_x", None),
+            ("Basic ps_x", None),
+            ("Bearer", None),
         ] {
-            let mut map = headers(&[("host", "chat.example")]);
-            map.insert(header::ORIGIN, origin.parse().unwrap());
-            assert_eq!(check_origin(&map, &config).is_ok(), allowed, "{origin}");
+            let mut headers = HeaderMap::new();
+            headers.insert(header::AUTHORIZATION, value.parse().unwrap());
+            assert_eq!(bearer(&headers).ok().flatten().as_deref(), token, "{value}");
         }
-        assert!(check_origin(&headers(&[("host", "chat.example")]), &config).is_ok());
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::State,
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, StatusCode};
@@ -15,7 +15,7 @@ use parlor_proto::{
 
 use super::{
     chats::fresh_status,
-    extract::{Body, Query, Signed, id, key},
+    extract::{Body, Path, Query, Signed, id, key},
 };
 use crate::{App, error::Refusal};
 

@@ -11,6 +11,7 @@ pub mod members;
 pub mod messages;
 pub mod openapi;
 pub mod receipts;
+pub mod remote;
 pub mod router;
 pub mod schemas;
 pub mod system;

@@ -2,16 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::{
-    Json,
-    extract::{Path, State},
-};
+use axum::{Json, extract::State};
 use parlor_proto::{
     presence::UserStatus,
     receipts::{MessageStatus, OwnStatus, PutStatus},
 };
 
-use super::extract::{Body, Signed, id};
+use super::extract::{Body, Path, Signed, id};
 use crate::{App, error::Refusal};
 
 pub async fn put(

@@ -1,6 +1,13 @@
 //! Every route on one screen. The router, the OpenAPI document and the access table come from it.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use axum::{
     Router,
@@ -18,11 +25,11 @@ use parlor_proto::{
     members as m, messages as g, presence as p, receipts as r, server as s,
 };
 use schemars::JsonSchema;
+use tracing::Instrument as _;
 
 use super::{
-    accounts, assets, chats, devices,
-    extract::{PeerAddress, is_secure},
-    members, messages, receipts,
+    accounts, assets, chats, devices, members, messages, receipts,
+    remote::Remote,
     schemas::{Named, Schemas},
     system,
 };
@@ -37,6 +44,13 @@ pub enum Auth {
     Session,
     /// Administrators.
     Admin,
+}
+
+impl Auth {
+    /// Tells whether a session is needed.
+    pub fn is_needed(self) -> bool {
+        self != Self::None
+    }
 }
 
 type Schema = fn(&mut Schemas) -> Named;
@@ -204,18 +218,36 @@ pub fn router(app: Arc<App>) -> Router {
     let mut router = Router::new();
     for (path, handler, names) in paths {
         // Lives as long as the program: one short text per path.
-        let allow: &'static str = Box::leak(names.join(", ").into_boxed_str());
+        let allow: &'static str = Box::leak(allowed(&names).into_boxed_str());
         let handler = handler.fallback(move || async move {
             let mut refusal =
                 Refusal::new(ErrorCode::MethodNotAllowed, "this path has other methods");
             refusal.allow = Some(allow);
             refusal
         });
-        let most = if path.ends_with("/batch") { BATCH_BODY_BYTES } else { BODY_BYTES };
+        let most = match path {
+            "/api/v1/messages/batch" => BATCH_BODY_BYTES,
+            "/api/v1/csp-reports" => REPORT_BYTES,
+            _ => BODY_BYTES,
+        };
         router = router.route(path, handler.layer(DefaultBodyLimit::max(most)));
     }
     router.fallback(assets::serve).layer(from_fn_with_state(app.clone(), around)).with_state(app)
 }
+
+/// Whoever answers GET answers HEAD.
+fn allowed(methods: &[&str]) -> String {
+    let head = methods.contains(&"GET").then_some("HEAD");
+    methods.iter().copied().chain(head).collect::<Vec<_>>().join(", ")
+}
+
+/// Builds the router of the metrics where they have an address of their own.
+pub fn metrics_router(app: Arc<App>) -> Router {
+    Router::new().route("/metrics", axum::routing::get(system::own_metrics)).with_state(app)
+}
+
+/// Bytes of a report about the content policy.
+const REPORT_BYTES: usize = 64 * 1024;
 
 fn method_name(method: &Method) -> &'static str {
     match *method {
@@ -231,26 +263,37 @@ fn method_name(method: &Method) -> &'static str {
 async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let began = app.clock.monotonic();
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let peer = request.extensions().get::<PeerAddress>().map(|peer| peer.0);
-    let secure = is_secure(peer, request.headers(), &app.config);
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    let policy = content_policy(host.unwrap_or_default(), secure);
+    let route = route.unwrap_or_else(|| "other".to_owned());
+    let (mut parts, body) = request.into_parts();
+    let remote = Remote::find(&app.config, &parts);
+    let secure = remote.is_secure;
+    let policy = content_policy(remote.socket_origin().as_deref());
+    parts.extensions.insert(remote);
+    let request = Request::from_parts(parts, body);
     let cors = cors_headers(&app, &request);
     let is_preflight = request.method() == Method::OPTIONS && !cors.is_empty();
+    // Names one request in the log and in its answer; never a body, a token or an address.
+    let id = request_id();
+    let span = tracing::info_span!("request", %id, method = %request.method(), route);
     let mut response = if is_preflight {
         http::StatusCode::NO_CONTENT.into_response()
     } else {
-        let caught = AssertUnwindSafe(next.run(request)).catch_unwind().await;
-        caught.unwrap_or_else(|_| {
-            tracing::error!(route, "a request panicked");
+        let caught = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone());
+        caught.await.unwrap_or_else(|_| {
+            app.metrics.panics.inc();
+            span.in_scope(|| tracing::error!("a request panicked"));
             Refusal::new(ErrorCode::Internal, "the server made a mistake").into_response()
         })
     };
-    let route = route.unwrap_or_else(|| "other".to_owned());
-    let labels = RequestLabels { route, status: response.status().as_u16() };
-    app.metrics.requests.get_or_create(&labels).inc();
-    if let Some(seconds) = &app.metrics.seconds {
-        seconds.observe((app.clock.monotonic() - began).as_secs_f64());
+    let (status, seconds) =
+        (response.status().as_u16(), (app.clock.monotonic() - began).as_secs_f64());
+    span.in_scope(|| tracing::debug!(status, seconds, "answered"));
+    app.metrics.requests.get_or_create(&RequestLabels { route, status }).inc();
+    if let Some(histogram) = &app.metrics.seconds {
+        histogram.observe(seconds);
+    }
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(HeaderName::from_static("x-request-id"), id);
     }
     let headers = response.headers_mut();
     for (name, value) in SECURITY_HEADERS {
@@ -268,6 +311,15 @@ async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Re
     response
 }
 
+/// Unique in this process, and never the same again after a restart but by chance.
+fn request_id() -> String {
+    static START: LazyLock<u64> = LazyLock::new(|| RandomState::new().build_hasher().finish());
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    // Multiplying by an odd number loses nothing, so no two are equal.
+    format!("{:016x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ *START)
+}
+
 const SECURITY_HEADERS: [(&str, &str); 5] = [
     ("x-content-type-options", "nosniff"),
     ("referrer-policy", "no-referrer"),
@@ -279,14 +331,9 @@ const SECURITY_HEADERS: [(&str, &str); 5] = [
     ),
 ];
 
-fn content_policy(host: &str, secure: bool) -> String {
+fn content_policy(socket: Option<&str>) -> String {
     // On plain HTTP `'self'` does not cover the socket; a strange Host gets no socket source.
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '-' | '[' | ']');
-    let socket = if host.is_empty() || !host.chars().all(is_plain) {
-        String::new()
-    } else {
-        format!(" {}://{host}", if secure { "wss" } else { "ws" })
-    };
+    let socket = socket.map(|origin| format!(" {origin}")).unwrap_or_default();
     format!(
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; \
          media-src 'self' blob:; font-src 'self'; connect-src 'self'{socket}; worker-src 'self'; \
@@ -307,6 +354,8 @@ fn cors_headers(app: &App, request: &Request) -> http::HeaderMap {
     };
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
     headers.insert(header::VARY, HeaderValue::from_static("origin"));
+    let readable = HeaderValue::from_static("retry-after, x-request-id");
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, readable);
     if request.method() == Method::OPTIONS {
         let methods = HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE");
         headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);

@@ -4,6 +4,8 @@
 
 mod accounts;
 mod chats;
+mod configuration;
+mod doors;
 mod durability;
 mod guards;
 mod hostile;
