@@ -4,7 +4,7 @@ SHELL := /usr/bin/env bash
 .DEFAULT_GOAL := help
 export RUST_BACKTRACE ?= 0
 
-.PHONY: run web test check browser gen help
+.PHONY: run web test check browser bench torture gen help
 
 run: web ## Build and start a server with the web app on SQLite at http://localhost:8080
 	cargo run -p parlor-server --bin parlor -- serve
@@ -32,6 +32,14 @@ browser: web ## Journeys of people through the real app and the real binary, in 
 	  || { echo "the browser tests need Debian's chromium: install it first" >&2; exit 1; }
 	cargo build -p parlor-server --bin parlor
 	npm run e2e --workspace web
+
+bench: ## Measure a release build on this machine; writes a report to target/parlor-load
+	cargo build --release -p parlor-server -p parlor-load
+	"$${CARGO_TARGET_DIR:-target}"/release/parlor-load bench --binary "$${CARGO_TARGET_DIR:-target}"/release/parlor
+
+torture: ## Kill the server again and again under load, and let the checker judge
+	cargo build -p parlor-server -p parlor-load
+	"$${CARGO_TARGET_DIR:-target}"/debug/parlor-load kill9 --binary "$${CARGO_TARGET_DIR:-target}"/debug/parlor --rounds 20
 
 gen: node_modules ## Write the descriptions of the interface to docs/api, and the types of the SDK
 	cargo run -q -p parlor-server --bin parlor -- api openapi > docs/api/openapi.json.new

@@ -191,6 +191,7 @@ impl fmt::Display for Judgement {
         if let Some(run) = &self.run {
             writeln!(f, "scenario {}  seed {}", run.scenario, run.seed)?;
             writeln!(f, "replay   {}", run.replay)?;
+            writeln!(f, "server   sha256 {}", run.binary_sha256)?;
         }
         let table = [
             ("lines", counts.lines),

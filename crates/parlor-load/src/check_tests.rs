@@ -28,7 +28,12 @@ impl Tale {
     fn needing(needs: Needs) -> Self {
         let mut tale = Self { lines: Vec::new(), log: Vec::new(), next_op: 1 };
         let (scenario, replay) = ("by hand".to_owned(), "none".to_owned());
-        tale.note(None, Op::Run { args: RunArgs { scenario, seed: 1, replay, needs } });
+        tale.note(
+            None,
+            Op::Run {
+                args: RunArgs { scenario, seed: 1, replay, binary_sha256: String::new(), needs },
+            },
+        );
         tale.note(None, Op::Chat { args: ChatArgs { chat_id: CHAT, history_all: false } });
         tale.append(SeenBody::Created { members: vec![ANN, BOB] });
         tale

@@ -98,12 +98,18 @@ impl Device {
         Ok(settled.await.unwrap_or(Sent::Unknown))
     }
 
-    /// Waits until every order is settled and every known chat applied.
-    pub async fn settle(&self, limit: Duration) -> anyhow::Result<bool> {
+    /// Waits until every order is settled and these heads are applied; tells whether they were.
+    ///
+    /// The heads come from the server: a client that heard of nothing new is quiet, but not level.
+    pub async fn settle(&self, heads: &[(ChatId, Seq)], limit: Duration) -> anyhow::Result<bool> {
         let begin = clock::now();
         while begin.elapsed() < limit {
-            let report = self.replica.report().await?;
-            if report.state == parlor_client::State::Live && report.is_quiet {
+            let mut is_level = self.replica.report().await?.n_orders == 0;
+            for (chat_id, head) in heads {
+                let position = self.replica.position(*chat_id).await?;
+                is_level &= position.is_some_and(|position| position.have >= *head);
+            }
+            if is_level {
                 return Ok(true);
             }
             clock::sleep(Duration::from_millis(20)).await;

@@ -5,14 +5,18 @@
 //! scenarios with small numbers. Loads go to loopback only (`target.rs`), and only processes that
 //! were started here are ended (`process.rs`).
 
+pub mod bench;
 pub mod check;
 pub mod clock;
 pub mod device;
 pub mod final_reads;
+pub mod latency;
+pub mod load;
 pub mod people;
 pub mod process;
 pub mod procfs;
 pub mod record;
+pub mod report;
 pub mod scenarios;
 pub mod speaker;
 pub mod target;

@@ -2,17 +2,20 @@
 //!
 //! Exit codes: 0 the promises hold, 1 broken, 2 no evidence, 3 the run itself failed.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use parlor_load::{
+    bench::{self, Bench},
     check, clock,
+    load::Times,
     scenarios::{
         Base, Outcome,
         idempotency::{self, Idempotency},
         kill9::{self, Kill9},
         membership::{self, Membership},
         order::{self, Order},
+        probe,
     },
 };
 
@@ -85,6 +88,14 @@ enum Command {
         #[arg(long, default_value = "5-60", value_parser = range)]
         pause_ms: (u64, u64),
     },
+    /// Measure, each scenario on a fresh server, and write a report.
+    Bench(BenchArgs),
+    /// Measure the disk of a folder: append or overwrite 4 KiB, then fdatasync.
+    Probe {
+        /// The folder.
+        #[arg(default_value = ".")]
+        folder: PathBuf,
+    },
     /// Judge a recording.
     Check {
         /// The recording.
@@ -93,6 +104,69 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Args)]
+struct BenchArgs {
+    /// The server's binary; figures of anything but a release build say nothing.
+    #[arg(long, default_value = "target/release/parlor")]
+    binary: PathBuf,
+    /// Where the report goes.
+    #[arg(long, default_value = "target/parlor-load")]
+    out: PathBuf,
+    /// Where the server's data goes: the disk that is measured. The folder for temporary files
+    /// without it.
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// Runs of each scenario.
+    #[arg(long, default_value_t = 3)]
+    runs: usize,
+    /// Seconds before the measured part.
+    #[arg(long, default_value_t = 5)]
+    warm_up_s: u64,
+    /// Seconds of the measured part.
+    #[arg(long, default_value_t = 20)]
+    measured_s: u64,
+    /// A quick look: one short run each.
+    #[arg(long)]
+    quick: bool,
+    /// Scenarios whose name begins so; all without any.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Pairs of the largest closed loop and of the open loop.
+    #[arg(long, default_value_t = 500)]
+    pairs: usize,
+    /// Rates of the open loop, in sends per second.
+    #[arg(long, value_delimiter = ',', default_values_t = [300.0, 1_000.0, 3_000.0])]
+    rates: Vec<f64>,
+    /// Idle sockets.
+    #[arg(long, default_value_t = 5_000)]
+    connections: usize,
+    /// Decides arrivals and pages.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+impl BenchArgs {
+    fn bench(self) -> Bench {
+        let times = Times {
+            warm_up: Duration::from_secs(self.warm_up_s),
+            measured: Duration::from_secs(self.measured_s),
+        };
+        Bench {
+            binary: self.binary,
+            out: self.out,
+            data: self.data.unwrap_or_else(std::env::temp_dir),
+            runs: if self.quick { 1 } else { self.runs.max(1) },
+            times: if self.quick { bench::QUICK } else { times },
+            only: self.only,
+            pairs: self.pairs,
+            rates: self.rates,
+            connections: self.connections,
+            seed: self.seed,
+            replay: repeat_command(self.seed),
+        }
+    }
 }
 
 #[derive(Args)]
@@ -156,6 +230,17 @@ async fn run(command: Command) -> anyhow::Result<u8> {
             let outcome = membership::run(&base, &options).await;
             (base, outcome)
         }
+        Command::Bench(args) => {
+            let path = bench::run(&args.bench()).await?;
+            print!("{}", std::fs::read_to_string(&path)?);
+            println!("report: {}", path.display());
+            return Ok(0);
+        }
+        Command::Probe { folder } => {
+            let probe = probe::run(&folder).await?;
+            println!("{}", serde_json::to_string_pretty(&probe)?);
+            return Ok(0);
+        }
         Command::Check { file, json } => {
             let judgement = check::check_file(&file)?;
             if json {
@@ -183,7 +268,9 @@ async fn run(command: Command) -> anyhow::Result<u8> {
 
 /// The command as it was given, with the seed that was chosen for it.
 fn repeat_command(seed: u64) -> String {
-    let mut words: Vec<String> = std::env::args().collect();
+    // Without its folder, which says nothing on another machine.
+    let mut words = vec!["parlor-load".to_owned()];
+    words.extend(std::env::args().skip(1));
     if !words.iter().any(|word| word.starts_with("--seed")) {
         words.push(format!("--seed {seed}"));
     }

@@ -151,6 +151,9 @@ pub struct RunArgs {
     pub seed: u64,
     /// All options, as a command that repeats the run.
     pub replay: String,
+    /// Hash of the server's binary.
+    #[serde(default)]
+    pub binary_sha256: String,
     /// Without this there is no evidence.
     pub needs: Needs,
 }
@@ -573,6 +576,7 @@ mod tests {
             scenario: "none".to_owned(),
             seed: 7,
             replay: "nothing".to_owned(),
+            binary_sha256: String::new(),
             needs: Needs { n_acks: 1, n_faults: 0, final_reads: true },
         };
         let recorder = Recorder::create(&path, run.clone()).unwrap();

@@ -65,8 +65,6 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Filter of the log, as `info` or `parlor_core=debug`.
     pub log: String,
-    /// Notifications.
-    pub push: Push,
     /// Every number of the contract.
     pub limits: Limits,
 }
@@ -103,14 +101,6 @@ impl Default for Quotas {
             handshakes_per_address: 50,
         }
     }
-}
-
-/// Notifications.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Push {
-    /// Lets push go to loopback and private addresses, for tests.
-    pub allow_private_endpoints: bool,
 }
 
 /// An address, or a network of addresses as `10.0.0.0/8`.
@@ -272,7 +262,6 @@ impl Default for Config {
             secret_file: None,
             log_format: LogFormat::Text,
             log: "info".to_owned(),
-            push: Push::default(),
             limits: Limits::default(),
         }
     }

@@ -175,8 +175,13 @@ impl Writers {
         });
         joined.await.context("stuck: a writer has no answer after the last fault")??;
         drop(self.tasks);
+        let reader = stage.people.first().context("a run has people")?;
+        let mut heads = Vec::new();
+        for chat_id in &stage.chats {
+            heads.push((*chat_id, reader.client.chat(*chat_id).await?.head_seq));
+        }
         for device in &self.devices {
-            device.settle(QUIET_LIMIT).await?;
+            device.settle(&heads, QUIET_LIMIT).await?;
             for chat_id in &stage.chats {
                 // A device that did not come to rest is STUCK by what it notes here.
                 device.note_position(*chat_id).await?;

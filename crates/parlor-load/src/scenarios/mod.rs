@@ -19,12 +19,18 @@ use crate::{
     people::{Admin, Person},
     process::ServerProcess,
     record::{ChatArgs, FaultArgs, Needs, Op, Phase, Recorder, RunArgs, Who},
+    report,
 };
 
+pub mod fanout;
+pub mod history;
 pub mod idempotency;
+pub mod idle;
 pub mod kill9;
 pub mod membership;
 pub mod order;
+pub mod probe;
+pub mod sends;
 
 /// What every proving scenario needs.
 #[derive(Debug, Clone)]
@@ -146,6 +152,7 @@ pub(crate) fn run_args(
         scenario: scenario.to_owned(),
         seed: base.seed,
         replay: replay(scenario, base, options),
+        binary_sha256: report::sha256(&base.binary).unwrap_or_default(),
         needs,
     }
 }

@@ -33,7 +33,6 @@ fn flags_outrank_the_environment_outranks_the_file_and_every_value_knows_its_sou
         ("PARLOR_NODE", "7"),
         ("PARLOR_ALLOWED_ORIGINS", "https://a.example, http://localhost:5173"),
         ("PARLOR_TRUSTED_PROXIES", "10.0.0.0/8,::1"),
-        ("PARLOR_PUSH__ALLOW_PRIVATE_ENDPOINTS", "true"),
         // Set by Kubernetes for a service of this name: not ours.
         ("PARLOR_SERVICE_HOST", "10.0.0.1"),
         ("PARLOR_PORT", "tcp://10.0.0.1:8080"),
@@ -52,7 +51,6 @@ fn flags_outrank_the_environment_outranks_the_file_and_every_value_knows_its_sou
         "rate_limits = \"off\"    # environment PARLOR_RATE_LIMITS",
         "[\"https://a.example\",\"http://localhost:5173\"]    # environment PARLOR_ALLOWED_ORIGINS",
         "[\"10.0.0.0/8\",\"::1/128\"]    # environment PARLOR_TRUSTED_PROXIES",
-        "push.allow_private_endpoints = true    # environment PARLOR_PUSH__ALLOW_PRIVATE_ENDPOINTS",
     ] {
         assert!(lines.contains(line), "{line}\n{lines}");
     }

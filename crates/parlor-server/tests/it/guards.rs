@@ -110,6 +110,7 @@ fn the_acceptance_map_holds() {
     let open: BTreeSet<&str> =
         map["open"].as_array().unwrap().iter().map(|id| id.as_str().unwrap()).collect();
     let sources = sources(&root().join("crates"));
+    let journeys = std::fs::read_to_string(root().join("web/e2e/journeys.test.mjs")).unwrap();
     for (id, needed) in kinds {
         let Some(entry) = evidence.get(id) else {
             assert!(open.contains(id.as_str()), "{id} has neither evidence nor a place in open");
@@ -122,7 +123,12 @@ fn the_acceptance_map_holds() {
         for kind in needed.as_str().unwrap().split(' ') {
             assert!(tests.iter().any(|(letter, _)| *letter == kind), "{id} lacks kind {kind}");
         }
-        for (_, name) in tests {
+        for (letter, name) in tests {
+            if letter == "E" {
+                let is_there = journeys.contains(&format!("\ntest(\"{name}\""));
+                assert!(is_there, "{id}: no journey {name:?}");
+                continue;
+            }
             let place = sources.find(&format!("fn {name}("));
             let place = place.unwrap_or_else(|| panic!("{id}: no test {name}"));
             let before = sources[..place].lines().rev().take(4).collect::<Vec<_>>().join("\n");
@@ -137,7 +143,7 @@ fn the_acceptance_map_holds() {
 }
 
 /// Lower it with every requirement that gets its evidence.
-const MOST_OPEN: usize = 168;
+const MOST_OPEN: usize = 159;
 
 fn sources(folder: &Path) -> String {
     let mut text = String::new();
