@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+mod access_table;
 mod accounts;
 mod chats;
 mod configuration;

@@ -75,6 +75,19 @@ impl World {
         }
     }
 
+    /// Signs a person in on one more device.
+    pub async fn signs_in(&self, name: &str) -> Person {
+        let body = json!({"login": name, "password": "correct horse battery"});
+        let answer = call(self.address, Method::POST, "/api/v1/sessions", None, Some(body)).await;
+        assert_eq!(answer.status, 201, "{:?}", answer.body);
+        Person {
+            address: self.address,
+            user_id: answer.text("/user/user_id"),
+            device_id: answer.text("/session/device_id"),
+            token: answer.text("/session/token"),
+        }
+    }
+
     /// Two people with a one-to-one chat.
     pub async fn friends(&self) -> (Person, Person, String) {
         let (ann, ben) = (self.person("ann").await, self.person("ben").await);
@@ -240,20 +253,24 @@ impl Socket {
     }
 
     /// The next frame of a kind that fits.
-    #[expect(clippy::disallowed_methods, reason = "a limit that only a bug can reach")]
     pub async fn find(&mut self, kind: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        self.find_any(|frame| frame["t"] == kind && fits(frame)).await
+    }
+
+    /// The next frame that fits, whatever its kind.
+    #[expect(clippy::disallowed_methods, reason = "a limit that only a bug can reach")]
+    pub async fn find_any(&mut self, fits: impl Fn(&Value) -> bool) -> Value {
         let search = async {
             loop {
                 let message = self.stream.next().await.expect("open").expect("readable");
                 let Message::Text(text) = message else { continue };
                 let frame: Value = serde_json::from_str(&text).unwrap();
-                if frame["t"] == kind && fits(&frame) {
+                if fits(&frame) {
                     return frame;
                 }
             }
         };
-        let found = tokio::time::timeout(PATIENCE, search).await;
-        found.unwrap_or_else(|_| panic!("no {kind} frame came"))
+        tokio::time::timeout(PATIENCE, search).await.expect("the frame comes")
     }
 
     /// The code with which the server closes.
