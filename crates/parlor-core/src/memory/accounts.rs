@@ -115,6 +115,7 @@ impl Accounts for Memory {
         account.email = None;
         account.email_key = None;
         account.password_hash = None;
+        account.admin = false;
         account.deleted_at = Some(at);
         state.devices.retain(|_, device| device.user_id != user_id);
         Ok(true)

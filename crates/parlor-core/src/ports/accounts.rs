@@ -108,7 +108,8 @@ pub trait Accounts: Send + Sync + 'static {
         at: Time,
     ) -> EngineResult<UpdateAccount>;
 
-    /// Shuts an account: name, address, password and display name are erased, its devices removed.
+    /// Shuts an account: name, address, password, display name and the right to administer are erased,
+    /// its devices removed.
     /// The username key stays taken. Returns false if it was gone already.
     async fn remove(&self, user_id: UserId, at: Time) -> EngineResult<bool>;
 

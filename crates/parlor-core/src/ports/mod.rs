@@ -1,8 +1,8 @@
 //! What the core needs from outside: one file per noun or pipe, each a contract.
 //!
 //! An engine implements ports and never decides who may do what; it stores and fetches.
-//! The proof of each contract is the suite of the same name in `conformance/`; the oracle is the
-//! twin of the same name in `memory/`.
+//! The proof of the contracts is `conformance/`, which every engine runs in one line; the oracle is
+//! the in-memory twin in `memory/`.
 
 pub mod accounts;
 pub mod bus;

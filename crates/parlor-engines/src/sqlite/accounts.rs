@@ -202,7 +202,10 @@ impl Accounts for Sqlite {
                          display_name = '', password_hash = NULL, admin = 0, deleted_at = ?2 \
                          WHERE user_id = ?1 AND deleted_at IS NULL";
             let erased = db.prepare_cached(erase)?.execute(params![id, int(at.millis())])?;
-            db.prepare_cached("DELETE FROM devices WHERE user_id = ?1")?.execute(params![id])?;
+            if erased > 0 {
+                db.prepare_cached("DELETE FROM devices WHERE user_id = ?1")?
+                    .execute(params![id])?;
+            }
             Ok(erased > 0)
         })
         .await
