@@ -5,7 +5,7 @@
 //! reported only after the step was kept (promise P10). Nothing is read from a clock or a socket
 //! here; `session.rs` drives it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use parlor_proto::{
     ChatId, ErrorCode, Event, EventBody, Seq, UserId,
@@ -124,7 +124,7 @@ impl Log {
 pub struct Sync {
     me: Option<UserId>,
     cursor: Option<String>,
-    logs: HashMap<ChatId, Log>,
+    logs: BTreeMap<ChatId, Log>,
     /// Chats that are behind: only they are looked at when time passes.
     behind: BTreeSet<ChatId>,
     step: Step,
@@ -307,7 +307,7 @@ impl Sync {
 
     /// The step was kept: what it stored may be reported as delivered.
     pub fn on_kept(&mut self, now_ms: u64, step: &Step) {
-        let chats: HashSet<ChatId> = step.events.iter().map(|event| event.chat_id).collect();
+        let chats: BTreeSet<ChatId> = step.events.iter().map(|event| event.chat_id).collect();
         for chat_id in chats {
             self.report(now_ms, chat_id);
         }
@@ -330,7 +330,7 @@ impl Sync {
             // Nothing that was asked for before this welcome can be answered any more.
             log.asked = None;
         }
-        let told: HashSet<ChatId> = welcome.heads.iter().map(|head| head.chat_id).collect();
+        let told: BTreeSet<ChatId> = welcome.heads.iter().map(|head| head.chat_id).collect();
         for (chat_id, log) in &mut self.logs {
             // Open gaps that the cursor has passed: nobody will replay them.
             if !told.contains(chat_id) && log.is_behind() {

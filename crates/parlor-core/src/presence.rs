@@ -2,7 +2,7 @@
 //! path: everything here may be late or lost.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -40,7 +40,7 @@ pub struct Board(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    people: HashMap<UserId, Person>,
+    people: BTreeMap<UserId, Person>,
     watchers: HashMap<UserId, BTreeSet<ConnectionId>>,
     watches: HashMap<ConnectionId, (UserId, BTreeSet<UserId>)>,
 }

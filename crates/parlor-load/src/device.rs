@@ -62,7 +62,7 @@ impl Device {
         random: &mut Random,
     ) -> anyhow::Result<Self> {
         let who = Who::device(person.user_id, name);
-        let tap = tap(who.clone(), Arc::clone(recorder));
+        let tap = tap(who.clone(), Arc::clone(recorder), 0);
         let options = Options {
             device_name: Some(name.to_owned()),
             seed: Some(random.bits()),
@@ -148,9 +148,10 @@ impl Device {
     }
 }
 
-/// Writes every frame down as it came.
-fn tap(who: Who, recorder: Arc<Recorder>) -> impl FnMut(Tapped<'_>) + Send {
-    let mut connection = 0;
+/// Writes every frame down as it came. A device that was started anew goes on counting its sockets
+/// after those that it `had`.
+pub fn tap(who: Who, recorder: Arc<Recorder>, had: u64) -> impl FnMut(Tapped<'_>) + Send {
+    let mut connection = had;
     let note_event = {
         let (who, recorder) = (who.clone(), Arc::clone(&recorder));
         move |connection: u64, path: Way, event: &Event| {
@@ -160,7 +161,7 @@ fn tap(who: Who, recorder: Arc<Recorder>) -> impl FnMut(Tapped<'_>) + Send {
     };
     let me = who.client;
     move |tapped| match tapped {
-        Tapped::Opened(number) => connection = number,
+        Tapped::Opened(number) => connection = had + number,
         Tapped::Frame(ServerFrame::Event(event)) => note_event(connection, Way::Live, event),
         Tapped::Frame(ServerFrame::Events(page)) => {
             for event in &page.events {
@@ -197,63 +198,87 @@ fn tap(who: Who, recorder: Arc<Recorder>) -> impl FnMut(Tapped<'_>) + Send {
     }
 }
 
-/// Writes down what the application is told, and wakes those who wait for a send.
 async fn listen(mut changes: Changes, who: Who, recorder: Arc<Recorder>, waiting: Waiting) {
-    let mut runs: BTreeMap<ChatId, (Seq, Seq)> = BTreeMap::new();
-    let write = |runs: &mut BTreeMap<ChatId, (Seq, Seq)>| {
-        for (chat_id, (from_seq, to_seq)) in std::mem::take(runs) {
-            let args = ApplyArgs { chat_id, from_seq, to_seq };
-            recorder.note(&who, Op::Apply { args });
-        }
-    };
+    let mut told = Told::new(who, recorder);
     while let Some(change) = changes.next().await {
-        match change {
-            Change::Event(event) => {
-                let (chat_id, seq) = (event.chat_id, event.seq);
-                // A run grows while nothing else happens; a step back or a skip ends it.
-                match runs.get_mut(&chat_id) {
-                    Some((_, to)) if seq == to.next() => *to = seq,
-                    Some(_) => {
-                        write(&mut runs);
-                        runs.insert(chat_id, (seq, seq));
-                    }
-                    None => drop(runs.insert(chat_id, (seq, seq))),
-                }
-                if runs.len() > 64 {
-                    write(&mut runs);
-                }
+        if let Change::Settled(settled) = &change {
+            let key = key_of(settled).as_str();
+            let waiter = waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+            if let Some((op_id, waiter)) = waiter
+                && waiter.send(told.settled(op_id, settled)).is_err()
+            {
+                tracing::trace!("nobody waits for this send any more");
             }
-            Change::Settled(settled) => {
-                write(&mut runs);
-                let (key, phase, op, sent) = match settled {
-                    Settled::Acked { client_id, message_id, seq, .. } => {
-                        let result = Some(SendResult { message_id, seq });
-                        let op = Op::Send { args: None, result, error: None };
-                        (client_id, Phase::Ok, op, Sent::Ok(seq))
-                    }
-                    Settled::Refused { client_id, error, .. } => {
-                        let error = Some(format!("{}: {}", error.code, error.detail));
-                        let op = Op::Send { args: None, result: None, error };
-                        (client_id, Phase::Fail, op, Sent::Refused)
-                    }
-                };
-                let waiter = {
-                    let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
-                    waiting.remove(key.as_str())
-                };
-                if let Some((op_id, waiter)) = waiter {
-                    recorder.end(&who, op_id, phase, op);
-                    if waiter.send(sent).is_err() {
-                        tracing::trace!("nobody waits for this send any more");
-                    }
-                }
+        }
+        told.on_change(&change);
+    }
+    told.finish();
+}
+
+/// Returns the key of an order.
+pub const fn key_of(settled: &Settled) -> &ClientId {
+    match settled {
+        Settled::Acked { client_id, .. } | Settled::Refused { client_id, .. } => client_id,
+    }
+}
+
+/// Writes down what an application is told.
+#[derive(Debug)]
+pub struct Told {
+    who: Who,
+    recorder: Arc<Recorder>,
+    /// Events that follow each other are one line.
+    runs: BTreeMap<ChatId, (Seq, Seq)>,
+}
+
+impl Told {
+    /// Begins with nothing told.
+    pub const fn new(who: Who, recorder: Arc<Recorder>) -> Self {
+        Self { who, recorder, runs: BTreeMap::new() }
+    }
+
+    /// Writes down the end of a send.
+    pub fn settled(&mut self, op_id: u64, settled: &Settled) -> Sent {
+        self.finish();
+        let (phase, result, error, sent) = match settled {
+            Settled::Acked { message_id, seq, .. } => {
+                let result = Some(SendResult { message_id: *message_id, seq: *seq });
+                (Phase::Ok, result, None, Sent::Ok(*seq))
             }
-            Change::State(_) | Change::Welcome(_) | Change::Reset | Change::Frame(_) => {
-                write(&mut runs);
+            Settled::Refused { error, .. } => {
+                let error = Some(format!("{}: {}", error.code, error.detail));
+                (Phase::Fail, None, error, Sent::Refused)
             }
+        };
+        self.recorder.end(&self.who, op_id, phase, Op::Send { args: None, result, error });
+        sent
+    }
+
+    /// Writes down what the application is told.
+    pub fn on_change(&mut self, change: &Change) {
+        let Change::Event(event) = change else { return self.finish() };
+        let (chat_id, seq) = (event.chat_id, event.seq);
+        // A run grows while nothing else happens; a step back or a skip ends it.
+        match self.runs.get_mut(&chat_id) {
+            Some((_, to)) if seq == to.next() => *to = seq,
+            Some(_) => {
+                self.finish();
+                self.runs.insert(chat_id, (seq, seq));
+            }
+            None => drop(self.runs.insert(chat_id, (seq, seq))),
+        }
+        if self.runs.len() > 64 {
+            self.finish();
         }
     }
-    write(&mut runs);
+
+    /// Writes down what is not written yet.
+    pub fn finish(&mut self) {
+        for (chat_id, (from_seq, to_seq)) in std::mem::take(&mut self.runs) {
+            let args = ApplyArgs { chat_id, from_seq, to_seq };
+            self.recorder.note(&self.who, Op::Apply { args });
+        }
+    }
 }
 
 /// Sends a text over HTTP under a key until it is settled; each attempt is an operation.

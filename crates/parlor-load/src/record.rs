@@ -459,18 +459,23 @@ impl Who {
 }
 
 /// Writes lines; shared by all clients of a run.
-#[derive(Debug)]
 pub struct Recorder {
     path: PathBuf,
     start: Instant,
+    now_us: Box<dyn Fn() -> u64 + Send + Sync>,
     next_op: AtomicU64,
     n_acks: AtomicU64,
-    file: Mutex<Sink>,
+    sink: Mutex<Sink>,
 }
 
-#[derive(Debug)]
+impl std::fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Recorder").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
 struct Sink {
-    file: File,
+    out: Box<dyn Write + Send>,
     /// The first failure; the recording is worthless after it.
     failure: Option<io::Error>,
 }
@@ -478,15 +483,28 @@ struct Sink {
 impl Recorder {
     /// Begins a recording; a file of an earlier run is never continued.
     pub fn create(path: &Path, run: RunArgs) -> io::Result<Self> {
+        let out = Box::new(File::create_new(path)?);
+        let start = clock::now();
+        let recorder = Self { start, ..Self::new(out, move || clock::micros_since(start), run) };
+        Ok(Self { path: path.to_owned(), ..recorder })
+    }
+
+    /// Begins a recording that goes elsewhere, on another clock: a simulation has both.
+    pub fn new(
+        out: Box<dyn Write + Send>,
+        now_us: impl Fn() -> u64 + Send + Sync + 'static,
+        run: RunArgs,
+    ) -> Self {
         let recorder = Self {
-            path: path.to_owned(),
+            path: PathBuf::new(),
             start: clock::now(),
+            now_us: Box::new(now_us),
             next_op: AtomicU64::new(1),
             n_acks: AtomicU64::new(0),
-            file: Mutex::new(Sink { file: File::create_new(path)?, failure: None }),
+            sink: Mutex::new(Sink { out, failure: None }),
         };
         recorder.note(&Who::NOBODY, Op::Run { args: run });
-        Ok(recorder)
+        recorder
     }
 
     /// Returns the file.
@@ -538,7 +556,7 @@ impl Recorder {
         let mut sink = self.lock();
         // The time is taken under the lock, so that the lines are in its order.
         let line = Line {
-            t_mono_us: clock::micros_since(self.start),
+            t_mono_us: (self.now_us)(),
             client: who.client,
             device: who.device.clone(),
             op_id,
@@ -553,13 +571,13 @@ impl Recorder {
             }
         };
         text.push(b'\n');
-        if let Err(error) = sink.file.write_all(&text) {
+        if let Err(error) = sink.out.write_all(&text) {
             sink.failure.get_or_insert(error);
         }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Sink> {
-        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+        self.sink.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -10,7 +10,7 @@ use parlor_core::{
     memory::{Memory, MemoryRates, Quota, RateQuotas},
     ports::{
         bus::{Bus, Hint},
-        clock::{Clock, Random, Spawn},
+        clock::{Clock, Random},
         passwords::Passwords,
     },
 };
@@ -22,7 +22,7 @@ use crate::{
     App,
     config::{Config, RegistrationRule},
     http::{
-        accept,
+        accept::{self, Listen},
         router::{metrics_router, router},
     },
     metrics::Metrics,
@@ -35,13 +35,15 @@ use crate::{
 const DRAIN_SPREAD: Duration = Duration::from_secs(5);
 
 /// Where the data lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Storage {
     /// SQLite in the data folder.
     Sqlite,
-    /// Memory: gone with the process; for tests.
-    Memory,
+    /// Memory: gone with the process, unless it was given a disk; for tests.
+    Memory(MakeMemory),
 }
+
+/// Makes the data set in memory.
+pub type MakeMemory = Box<dyn FnOnce(Ids, Arc<dyn Clock>) -> Memory + Send>;
 
 /// What a test replaces.
 #[derive(Default)]
@@ -92,12 +94,44 @@ impl Bus for LateBus {
     }
 }
 
-/// Starts a server.
+/// A server without its doors.
+pub struct Built {
+    /// Everything that the doors will share.
+    pub app: Arc<App>,
+    /// The code for the first account, where it needs one.
+    pub setup_code: Option<String>,
+    engine: Option<Arc<parlor_engines::sqlite::Sqlite>>,
+}
+
+/// Starts a server on the addresses of its configuration.
 pub async fn start(
     config: Config,
     storage: Storage,
     overrides: Overrides,
 ) -> anyhow::Result<Running> {
+    let built = build(config, storage, overrides).await?;
+    let config = &built.app.config;
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}: is another server there?", config.listen))?;
+    let metrics_listener = match config.metrics_listen {
+        Some(at) => Some(
+            TcpListener::bind(at)
+                .await
+                .with_context(|| format!("cannot listen on {at} for the metrics"))?,
+        ),
+        None => None,
+    };
+    let address = listener.local_addr()?;
+    Ok(built.serve(address, listener, metrics_listener))
+}
+
+/// Opens the engines and starts the core.
+pub async fn build(
+    config: Config,
+    storage: Storage,
+    overrides: Overrides,
+) -> anyhow::Result<Built> {
     let clock = overrides.clock.unwrap_or_else(|| Arc::new(SystemClock::default()));
     let random = overrides.random.unwrap_or_else(|| Arc::new(OsRandom));
     let spawn = Arc::new(Tasks::default());
@@ -124,9 +158,10 @@ pub async fn start(
         passwords,
     };
     let (ports, secret, engine) = match storage {
-        Storage::Memory => {
-            let memory = Memory::new(ids.clone(), clock.clone(), "memory".to_owned());
-            (common(Engines::of(Arc::new(memory))), random_key(&*random), None)
+        Storage::Memory(make) => {
+            let memory = make(ids.clone(), clock.clone());
+            // The same at each start, so that sessions and cursors live as long as the data.
+            (common(Engines::of(Arc::new(memory))), [7; 32], None)
         }
         Storage::Sqlite => {
             let folder = &config.data;
@@ -156,18 +191,6 @@ pub async fn start(
         node: config.node.clone(),
     };
     let core = Core::start(ports, settings).await?;
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}: is another server there?", config.listen))?;
-    let address = listener.local_addr()?;
-    let metrics_listener = match config.metrics_listen {
-        Some(at) => Some(
-            TcpListener::bind(at)
-                .await
-                .with_context(|| format!("cannot listen on {at} for the metrics"))?,
-        ),
-        None => None,
-    };
     let app = Arc::new(App {
         core,
         hub: hub.clone(),
@@ -178,30 +201,43 @@ pub async fn start(
         probed: tokio::sync::Mutex::default(),
         config,
     });
-    socket::start_ticker(&app, &hub);
-    let stop = CancellationToken::new();
-    let most_connections = accept::raise_open_files();
-    let doors = |router: Router| accept::Doors {
-        router,
-        clock: app.clock.clone(),
-        spawn: spawn.clone(),
-        metrics: app.metrics.clone(),
-        stop: stop.clone(),
-        most_handshakes: app
-            .config
-            .rate_limits
-            .is_on()
-            .then_some(app.config.quotas.handshakes_per_address as usize),
-        trusted_proxies: app.config.trusted_proxies.clone(),
-        most_connections,
-    };
-    if let Some(listener) = metrics_listener {
-        let own = accept::run(listener, doors(metrics_router(app.clone())));
-        Spawn::spawn(&*spawn, "accept metrics", Box::pin(own));
+    Ok(Built { app, setup_code, engine })
+}
+
+impl Built {
+    /// Opens the doors.
+    pub fn serve<L: Listen>(
+        self,
+        address: SocketAddr,
+        listener: L,
+        metrics_listener: Option<L>,
+    ) -> Running {
+        let Self { app, setup_code, engine } = self;
+        socket::start_ticker(&app, &app.hub);
+        let stop = CancellationToken::new();
+        let most_connections = accept::raise_open_files();
+        let doors = |router: Router| accept::Doors {
+            router,
+            clock: app.clock.clone(),
+            spawn: app.spawn.clone(),
+            metrics: app.metrics.clone(),
+            stop: stop.clone(),
+            most_handshakes: app
+                .config
+                .rate_limits
+                .is_on()
+                .then_some(app.config.quotas.handshakes_per_address as usize),
+            trusted_proxies: app.config.trusted_proxies.clone(),
+            most_connections,
+        };
+        if let Some(listener) = metrics_listener {
+            let own = accept::run(listener, doors(metrics_router(app.clone())));
+            app.spawn.spawn("accept metrics", Box::pin(own));
+        }
+        let own = accept::run(listener, doors(router(app.clone())));
+        app.spawn.spawn("accept", Box::pin(own));
+        Running { address, app, setup_code, stop, engine }
     }
-    let own = accept::run(listener, doors(router(app.clone())));
-    Spawn::spawn(&*spawn, "accept", Box::pin(own));
-    Ok(Running { address, app, setup_code, stop, engine })
 }
 
 /// Checks what `start` would meet, without starting: what is wrong is an error, what is only worth
@@ -306,12 +342,6 @@ fn quotas(config: &Config) -> RateQuotas {
     }
 }
 
-fn random_key(random: &dyn Random) -> [u8; 32] {
-    let mut key = [0; 32];
-    random.fill(&mut key);
-    key
-}
-
 /// Twelve characters without look-alikes, in groups.
 fn code(random: &dyn Random) -> String {
     const LETTERS: &[u8; 32] = b"ABCDEFGHJKLMNPQRSTUVWXYZ23456789";
@@ -329,7 +359,8 @@ fn secret_key(path: &Path, random: &dyn Random) -> anyhow::Result<[u8; 32]> {
     if path.exists() {
         return read_key(path);
     }
-    let key = random_key(random);
+    let mut key = [0; 32];
+    random.fill(&mut key);
     // Under its own name only once it is whole: half a key would lock everybody out.
     let half = path.with_extension("new");
     let write = || -> std::io::Result<()> {

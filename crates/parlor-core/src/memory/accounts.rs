@@ -29,21 +29,23 @@ impl State {
 #[async_trait]
 impl Accounts for Memory {
     async fn put(&self, mut account: Account) -> EngineResult<PutAccount> {
-        let mut state = self.state.lock();
-        if state.accounts.contains_key(&account.user_id) {
-            return Err(EngineError::broken("an account with this id exists"));
-        }
-        // A removed account keeps its username key, so it is found here too.
-        if state.accounts.values().any(|a| a.username_key == account.username_key) {
-            return Ok(PutAccount::UsernameTaken);
-        }
-        if state.email_is_taken(account.email_key.as_deref(), account.user_id) {
-            return Ok(PutAccount::EmailTaken);
-        }
-        let first = state.accounts.is_empty();
-        account.admin |= first;
-        state.accounts.insert(account.user_id, account);
-        Ok(PutAccount::Stored { first })
+        self.write(|state| {
+            if state.accounts.contains_key(&account.user_id) {
+                return Err(EngineError::broken("an account with this id exists"));
+            }
+            // A removed account keeps its username key, so it is found here too.
+            if state.accounts.values().any(|a| a.username_key == account.username_key) {
+                return Ok(PutAccount::UsernameTaken);
+            }
+            if state.email_is_taken(account.email_key.as_deref(), account.user_id) {
+                return Ok(PutAccount::EmailTaken);
+            }
+            let first = state.accounts.is_empty();
+            account.admin |= first;
+            state.accounts.insert(account.user_id, account);
+            Ok(PutAccount::Stored { first })
+        })
+        .await?
     }
 
     async fn load(&self, user_id: UserId) -> EngineResult<Option<Account>> {
@@ -79,56 +81,61 @@ impl Accounts for Memory {
         update: AccountUpdate,
         at: Time,
     ) -> EngineResult<UpdateAccount> {
-        let mut state = self.state.lock();
-        let email_key = update.email.as_ref().map(|(_, key)| key.as_str());
-        let is_taken = state.email_is_taken(email_key, user_id);
-        let Some(account) = state.present(user_id) else {
-            return Ok(UpdateAccount::Missing);
-        };
-        if is_taken {
-            return Ok(UpdateAccount::EmailTaken);
-        }
-        if let Some(name) = update.display_name {
-            account.display_name = name;
-        }
-        if let Some((email, key)) = update.email {
-            account.email = Some(email);
-            account.email_key = Some(key);
-        }
-        if let Some(privacy) = update.privacy {
-            account.privacy = privacy;
-        }
-        if let Some(hash) = update.password_hash {
-            account.password_hash = Some(hash);
-        }
-        state.append_own(user_id, AccountEventBody::Settings, at);
-        Ok(UpdateAccount::Updated)
+        self.write(|state| {
+            let email_key = update.email.as_ref().map(|(_, key)| key.as_str());
+            let is_taken = state.email_is_taken(email_key, user_id);
+            let Some(account) = state.present(user_id) else {
+                return UpdateAccount::Missing;
+            };
+            if is_taken {
+                return UpdateAccount::EmailTaken;
+            }
+            if let Some(name) = update.display_name {
+                account.display_name = name;
+            }
+            if let Some((email, key)) = update.email {
+                account.email = Some(email);
+                account.email_key = Some(key);
+            }
+            if let Some(privacy) = update.privacy {
+                account.privacy = privacy;
+            }
+            if let Some(hash) = update.password_hash {
+                account.password_hash = Some(hash);
+            }
+            state.append_own(user_id, AccountEventBody::Settings, at);
+            UpdateAccount::Updated
+        })
+        .await
     }
 
     async fn remove(&self, user_id: UserId, at: Time) -> EngineResult<bool> {
-        let mut state = self.state.lock();
-        let Some(account) = state.present(user_id) else {
-            return Ok(false);
-        };
-        account.username.clear();
-        account.display_name.clear();
-        account.email = None;
-        account.email_key = None;
-        account.password_hash = None;
-        account.admin = false;
-        account.deleted_at = Some(at);
-        state.devices.retain(|_, device| device.user_id != user_id);
-        Ok(true)
+        self.write(|state| {
+            let Some(account) = state.present(user_id) else {
+                return false;
+            };
+            account.username.clear();
+            account.display_name.clear();
+            account.email = None;
+            account.email_key = None;
+            account.password_hash = None;
+            account.admin = false;
+            account.deleted_at = Some(at);
+            state.devices.retain(|_, device| device.user_id != user_id);
+            true
+        })
+        .await
     }
 
     async fn touch(&self, seen: &[(UserId, Time)]) -> EngineResult<()> {
-        let mut state = self.state.lock();
-        for (user_id, at) in seen {
-            if let Some(account) = state.accounts.get_mut(user_id) {
-                account.last_seen = account.last_seen.max(Some(*at));
+        self.write(|state| {
+            for (user_id, at) in seen {
+                if let Some(account) = state.accounts.get_mut(user_id) {
+                    account.last_seen = account.last_seen.max(Some(*at));
+                }
             }
-        }
-        Ok(())
+        })
+        .await
     }
 
     async fn append_own(
@@ -137,7 +144,7 @@ impl Accounts for Memory {
         body: AccountEventBody,
         at: Time,
     ) -> EngineResult<AccountEvent> {
-        Ok(self.state.lock().append_own(user_id, body, at))
+        self.write(|state| state.append_own(user_id, body, at)).await
     }
 
     async fn own_events(

@@ -172,13 +172,15 @@ impl Chats for Memory {
         seq: Seq,
         at: Time,
     ) -> EngineResult<AccountEvent> {
-        let mut state = self.state.lock();
-        let member = state.chats.get_mut(&chat_id).and_then(|chat| chat.member_mut(user_id));
-        let seq = member.map_or(seq, |member| {
-            member.cleared_seq = member.cleared_seq.max(seq);
-            member.cleared_seq
-        });
-        Ok(state.append_own(user_id, AccountEventBody::Cleared { chat_id, seq }, at))
+        self.write(|state| {
+            let member = state.chats.get_mut(&chat_id).and_then(|chat| chat.member_mut(user_id));
+            let seq = member.map_or(seq, |member| {
+                member.cleared_seq = member.cleared_seq.max(seq);
+                member.cleared_seq
+            });
+            state.append_own(user_id, AccountEventBody::Cleared { chat_id, seq }, at)
+        })
+        .await
     }
 }
 

@@ -14,16 +14,18 @@ use crate::ports::{
 #[async_trait]
 impl Devices for Memory {
     async fn put(&self, device: Device) -> EngineResult<()> {
-        let mut state = self.state.lock();
-        let is_known = state
-            .devices
-            .values()
-            .any(|d| d.device_id == device.device_id || d.token_hash == device.token_hash);
-        if is_known {
-            return Err(EngineError::broken("a device with this id or token exists"));
-        }
-        state.devices.insert(device.device_id, device);
-        Ok(())
+        self.write(|state| {
+            let is_known = state
+                .devices
+                .values()
+                .any(|d| d.device_id == device.device_id || d.token_hash == device.token_hash);
+            if is_known {
+                return Err(EngineError::broken("a device with this id or token exists"));
+            }
+            state.devices.insert(device.device_id, device);
+            Ok(())
+        })
+        .await?
     }
 
     async fn find(&self, token_hash: &TokenHash) -> EngineResult<Option<Device>> {
@@ -40,12 +42,14 @@ impl Devices for Memory {
     }
 
     async fn remove(&self, user_id: UserId, device_id: DeviceId) -> EngineResult<bool> {
-        let mut state = self.state.lock();
-        let is_theirs = state.devices.get(&device_id).is_some_and(|d| d.user_id == user_id);
-        if is_theirs {
-            state.devices.remove(&device_id);
-        }
-        Ok(is_theirs)
+        self.write(|state| {
+            let is_theirs = state.devices.get(&device_id).is_some_and(|d| d.user_id == user_id);
+            if is_theirs {
+                state.devices.remove(&device_id);
+            }
+            is_theirs
+        })
+        .await
     }
 
     async fn remove_others(
@@ -53,21 +57,25 @@ impl Devices for Memory {
         user_id: UserId,
         keep: Option<DeviceId>,
     ) -> EngineResult<Vec<DeviceId>> {
-        let mut state = self.state.lock();
-        let removed: Vec<_> = state
-            .devices
-            .values()
-            .filter(|d| d.user_id == user_id && Some(d.device_id) != keep)
-            .map(|d| d.device_id)
-            .collect();
-        state.devices.retain(|device_id, _| !removed.contains(device_id));
-        Ok(removed)
+        self.write(|state| {
+            let removed: Vec<_> = state
+                .devices
+                .values()
+                .filter(|d| d.user_id == user_id && Some(d.device_id) != keep)
+                .map(|d| d.device_id)
+                .collect();
+            state.devices.retain(|device_id, _| !removed.contains(device_id));
+            removed
+        })
+        .await
     }
 
     async fn touch(&self, device_id: DeviceId, at: Time) -> EngineResult<()> {
-        if let Some(device) = self.state.lock().devices.get_mut(&device_id) {
-            device.last_used_at = device.last_used_at.max(at);
-        }
-        Ok(())
+        self.write(|state| {
+            if let Some(device) = state.devices.get_mut(&device_id) {
+                device.last_used_at = device.last_used_at.max(at);
+            }
+        })
+        .await
     }
 }

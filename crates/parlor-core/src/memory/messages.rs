@@ -476,18 +476,20 @@ impl Messages for Memory {
         if !batch.iter().all(Append::is_well_formed) {
             return Err(EngineError::broken("a unit of the batch is not well formed"));
         }
-        let mut state = self.state.lock();
-        let mut stale = BTreeSet::new();
-        let mut outcomes = Vec::with_capacity(batch.len());
-        for unit in batch {
-            let lane = (unit.sender_id, unit.chat_id);
-            let outcome = state.append(&self.ids, unit, stale.contains(&lane));
-            if matches!(outcome, Appended::Stale) {
-                stale.insert(lane);
+        self.write(|state| {
+            let mut stale = BTreeSet::new();
+            let mut outcomes = Vec::with_capacity(batch.len());
+            for unit in batch {
+                let lane = (unit.sender_id, unit.chat_id);
+                let outcome = state.append(&self.ids, unit, stale.contains(&lane));
+                if matches!(outcome, Appended::Stale) {
+                    stale.insert(lane);
+                }
+                outcomes.push(outcome);
             }
-            outcomes.push(outcome);
-        }
-        Ok(outcomes)
+            outcomes
+        })
+        .await
     }
 
     async fn find_key(

@@ -1,12 +1,14 @@
 //! The in-memory twins of the ports: an engine for tests, and the oracle of the conformance suites.
 //!
 //! Plain on purpose: one state behind one lock, no cleverness that could hide a mistake. Nothing
-//! survives the process. What each call must do stands in `ports/`; one file here per noun.
+//! survives the process, unless a disk is given (`disk.rs`: for simulations). What each call must do
+//! stands in `ports/`; one file here per noun.
 
 mod accounts;
 mod bus;
 mod chats;
 mod devices;
+pub mod disk;
 mod messages;
 mod rates;
 mod receipts;
@@ -25,6 +27,7 @@ use parlor_proto::{
 
 pub use self::{
     bus::RecordingBus,
+    disk::{Disk, Image},
     rates::{MemoryRates, Quota, RateQuotas},
 };
 use crate::{
@@ -36,11 +39,13 @@ use crate::{
 pub struct Memory {
     ids: Ids,
     epoch: String,
-    /// Held for a whole call, never over an await: each call is one transaction.
+    /// What was committed. Held for a whole call, never over an await: each call is one transaction.
     state: Mutex<State>,
+    /// Where commits become durable, and the turn of the one who writes; none lives in memory only.
+    disk: Option<(Arc<dyn Disk>, tokio::sync::Mutex<()>)>,
 }
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct State {
     accounts: BTreeMap<UserId, Account>,
     devices: BTreeMap<DeviceId, Device>,
@@ -55,7 +60,37 @@ impl Memory {
     /// Makes an empty data set. The clock is taken as every engine takes it; all times that are not
     /// given by the caller come from the ids.
     pub fn new(ids: Ids, _clock: Arc<dyn Clock>, epoch: String) -> Self {
-        Self { ids, epoch, state: Mutex::default() }
+        Self { ids, epoch, state: Mutex::default(), disk: None }
+    }
+
+    /// Opens the data set that a disk holds; every write answers when the disk has synced it.
+    pub fn open(ids: Ids, epoch: String, disk: Arc<dyn Disk>) -> Self {
+        let Image(state) = disk.read();
+        // Ids rise over a restart too, whatever happened to the wall clock meanwhile.
+        if let Some((last, _)) = state.places.last_key_value() {
+            ids.observe(*last);
+        }
+        let disk = Some((disk, tokio::sync::Mutex::default()));
+        Self { ids, epoch, state: Mutex::new(state), disk }
+    }
+
+    /// Makes one transaction: durable where there is a disk, seen by readers when it is.
+    async fn write<T>(&self, change: impl FnOnce(&mut State) -> T + Send) -> EngineResult<T> {
+        let Some((disk, turn)) = &self.disk else { return Ok(change(&mut self.state.lock())) };
+        let _turn = turn.lock().await;
+        let mut next = self.state.lock().clone();
+        let answer = change(&mut next);
+        match disk.write(Image(next.clone())).await {
+            Ok(()) => {
+                *self.state.lock() = next;
+                Ok(answer)
+            }
+            Err(error) => {
+                // What the disk kept of it decides: the same as opening the files again.
+                *self.state.lock() = disk.read().0;
+                Err(error)
+            }
+        }
     }
 }
 

@@ -31,17 +31,19 @@ impl Chat {
 #[async_trait]
 impl Receipts for Memory {
     async fn write_moves(&self, moves: Vec<Move>) -> EngineResult<Vec<Moved>> {
-        let mut state = self.state.lock();
-        let mut moved = Vec::new();
-        for step in moves {
-            let Some(chat) = state.chats.get_mut(&step.chat_id) else { continue };
-            if step.kind == ReceiptKind::Read {
-                let delivered = Move { kind: ReceiptKind::Delivered, ..step };
-                moved.extend(chat.move_cursor(delivered));
+        self.write(|state| {
+            let mut moved = Vec::new();
+            for step in moves {
+                let Some(chat) = state.chats.get_mut(&step.chat_id) else { continue };
+                if step.kind == ReceiptKind::Read {
+                    let delivered = Move { kind: ReceiptKind::Delivered, ..step };
+                    moved.extend(chat.move_cursor(delivered));
+                }
+                moved.extend(chat.move_cursor(step));
             }
-            moved.extend(chat.move_cursor(step));
-        }
-        Ok(moved)
+            moved
+        })
+        .await
     }
 
     async fn cursors(&self, chat_id: ChatId, user_id: UserId) -> EngineResult<Option<Cursors>> {

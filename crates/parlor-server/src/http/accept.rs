@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     convert::Infallible,
+    io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -14,6 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use parlor_core::ports::clock::{Clock, Spawn};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
@@ -33,6 +35,28 @@ const HEAD_LINES: usize = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Files that are kept for the engine, the log and the way out.
 const SPARE_FILES: u64 = 256;
+
+/// Where connections come from: a socket of the system, or of a simulated network.
+pub trait Listen: Send + Sync + 'static {
+    /// One connection.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// Waits for the next connection, which writes at once what it is given.
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, SocketAddr)>> + Send;
+}
+
+impl Listen for TcpListener {
+    type Stream = TcpStream;
+
+    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (stream, peer) = Self::accept(self).await?;
+        if let Err(error) = stream.set_nodelay(true) {
+            // It ended before it began; the first read says so too.
+            tracing::debug!(%error, "small writes of a connection may be held back");
+        }
+        Ok((stream, peer))
+    }
+}
 
 /// Everything that the loop needs.
 pub struct Doors {
@@ -55,7 +79,7 @@ pub struct Doors {
 }
 
 /// Accepts connections until it is told to stop.
-pub async fn run(listener: TcpListener, doors: Doors) {
+pub async fn run(listener: impl Listen, doors: Doors) {
     let handshakes = Arc::new(Handshakes::default());
     let seats = Arc::new(Semaphore::new(doors.most_connections));
     loop {
@@ -65,6 +89,7 @@ pub async fn run(listener: TcpListener, doors: Doors) {
             (seat, listener.accept().await)
         };
         let (seat, accepted) = tokio::select! {
+            biased;
             accepted = accept => accepted,
             () = doors.stop.cancelled() => return,
         };
@@ -109,17 +134,13 @@ pub fn raise_open_files() -> usize {
 }
 
 async fn serve(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: SocketAddr,
     router: Router,
     stop: CancellationToken,
     handshake: Handshake,
     _seat: Option<OwnedSemaphorePermit>,
 ) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "a connection ended before it began");
-        return;
-    }
     // The handshake is over with the first head.
     let handshake = Mutex::new(Some(handshake));
     let service = service_fn(move |mut request: http::Request<Incoming>| {
@@ -140,6 +161,7 @@ async fn serve(
         .with_upgrades();
     tokio::pin!(connection);
     let result = tokio::select! {
+        biased;
         result = connection.as_mut() => result,
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();

@@ -173,6 +173,7 @@ fn check_media_type(headers: &HeaderMap, taken: &'static [&'static str]) -> Resu
 async fn read_body(request: Request, app: &Arc<App>) -> Result<Bytes, Refusal> {
     let read = Bytes::from_request(request, app);
     let read = tokio::select! {
+        biased;
         read = read => read,
         () = app.clock.sleep(BODY_TIME) => {
             return Err(Refusal::new(ErrorCode::BadRequest, "the body came too slowly"));

@@ -1,7 +1,7 @@
 //! The connections of this node, by user and by number; a frame is encoded once and shared by all.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -49,7 +49,8 @@ pub struct Hub {
     clock: Arc<dyn Clock>,
     /// Users by shard; a lock guards one shard and is never held over an await.
     users: Vec<Shard>,
-    numbers: Mutex<HashMap<ConnectionId, Arc<Connection>>>,
+    /// In the order in which they came: whatever goes over all of them does so in one order.
+    numbers: Mutex<BTreeMap<ConnectionId, Arc<Connection>>>,
     next: AtomicU64,
     draining: AtomicBool,
     /// What happened here.

@@ -37,6 +37,7 @@ pub async fn sync(app: &Arc<App>, caller: Caller, query: SyncQuery) -> Result<Sy
         return Ok(SyncAnswer { frames, cursor: session.cursor_after(&greeted.replay) });
     }
     tokio::select! {
+        biased;
         () = seat.connection.wake.notified() => {}
         () = app.clock.sleep(Duration::from_secs(wait)) => {}
     }

@@ -1,6 +1,6 @@
 //! One WebSocket: greets, replays, then passes frames in and out. No rule of chat lives here.
 
-use std::{sync::Arc, time::Duration};
+use std::{sync::Arc, task::Poll, time::Duration};
 
 use axum::{
     extract::WebSocketUpgrade,
@@ -77,6 +77,7 @@ async fn serve(app: Arc<App>, mut socket: WebSocket) {
 async fn greeting(app: &App, socket: &mut WebSocket) -> Result<(Hello, Caller), Option<CloseCode>> {
     let late = app.clock.sleep(GREETING);
     let text = tokio::select! {
+        biased;
         text = next_text(socket) => text?,
         () = late => return Err(Some(CloseCode::HelloTimeout)),
     };
@@ -138,27 +139,56 @@ async fn run(
         Err(code) => return orderly(code),
     }
     core.presence().connected(caller.user_id, connection.id).await;
+    let mut writes_next = false;
     loop {
-        tokio::select! {
-            received = next_text(socket) => match received {
-                Ok(text) => {
-                    connection.heard(app.clock.monotonic());
-                    if let Err(code) = on_text(app, socket, connection, &caller, &text, &mut own).await {
-                        return orderly(code);
-                    }
+        match next(socket, connection, writes_next).await {
+            Next::Received(Ok(text)) => {
+                writes_next = true;
+                connection.heard(app.clock.monotonic());
+                let done = on_text(app, socket, connection, &caller, &text, &mut own).await;
+                if let Err(code) = done {
+                    return orderly(code);
                 }
-                Err(code) => return orderly(code),
-            },
-            () = connection.wake.notified() => {
+            }
+            Next::Received(Err(code)) => return orderly(code),
+            Next::Woken => {
+                writes_next = false;
                 match flush(app, socket, connection, &caller, &mut own).await {
                     Ok(None) => {}
-                    Ok(Some(CloseCode::Silent)) => return (Ending::Silent, Some(CloseCode::Silent)),
+                    Ok(Some(CloseCode::Silent)) => {
+                        return (Ending::Silent, Some(CloseCode::Silent));
+                    }
                     Ok(Some(code)) => return orderly(Some(code)),
                     Err(code) => return orderly(code),
                 }
             }
         }
     }
+}
+
+enum Next {
+    /// A text came, or the end.
+    Received(Result<Utf8Bytes, Option<CloseCode>>),
+    /// Something waits to be written.
+    Woken,
+}
+
+/// Waits for the client or for the queue. Where both are ready they take turns, so that neither a
+/// client that never stops nor a chat that never stops is in the way of the other.
+async fn next(socket: &mut WebSocket, connection: &Connection, writes_next: bool) -> Next {
+    let received = next_text(socket);
+    let woken = connection.wake.notified();
+    tokio::pin!(received, woken);
+    std::future::poll_fn(|context| {
+        if writes_next && woken.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Next::Woken);
+        }
+        if let Poll::Ready(received) = received.as_mut().poll(context) {
+            return Poll::Ready(Next::Received(received));
+        }
+        woken.as_mut().poll(context).map(|()| Next::Woken)
+    })
+    .await
 }
 
 /// Sends the welcome and everything that was missed, read from the log as the socket drains.
@@ -419,13 +449,14 @@ async fn in_time(
     tokio::pin!(write);
     // Most writes end at once and need no timer.
     let first = std::future::poll_fn(|context| match write.as_mut().poll(context) {
-        std::task::Poll::Ready(result) => std::task::Poll::Ready(Some(result)),
-        std::task::Poll::Pending => std::task::Poll::Ready(None),
+        Poll::Ready(result) => Poll::Ready(Some(result)),
+        Poll::Pending => Poll::Ready(None),
     });
     if let Some(result) = first.await {
         return result.map_err(|_| None);
     }
     tokio::select! {
+        biased;
         result = write => result.map_err(|_| None),
         () = app.clock.sleep(MOST_BEHIND) => Err(Some(CloseCode::SlowReader)),
     }
@@ -440,6 +471,7 @@ async fn close(app: &App, socket: &mut WebSocket, code: CloseCode) {
         }
     };
     tokio::select! {
+        biased;
         () = farewell => {}
         () = app.clock.sleep(FAREWELL) => {}
     }

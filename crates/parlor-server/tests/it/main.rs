@@ -12,5 +12,6 @@ mod guards;
 mod hostile;
 mod messages;
 mod receipts;
+mod simulation;
 mod sockets;
 mod world;

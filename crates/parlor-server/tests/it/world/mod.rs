@@ -18,7 +18,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, tungstenite::Message};
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A hasher that is fast instead of slow; the real one has its own tests.
-struct PlainPasswords;
+pub struct PlainPasswords;
 
 #[async_trait]
 impl Passwords for PlainPasswords {
