@@ -400,4 +400,88 @@ mod tests {
             assert_eq!(status_at(cursors, Seq::new(seq)), status);
         }
     }
+
+    /// What the seed's table would hold: one state for each message, covered by later ones.
+    fn naive(moves: &[(ReceiptKind, u64)], seq: u64) -> Status {
+        let covering = moves.iter().filter(|(_, to)| *to >= seq);
+        covering.map(|(kind, _)| Status::from(*kind)).max().unwrap_or(Status::Sent)
+    }
+
+    /// The cursors of a member of a chat with 11 messages, after each of the moves.
+    async fn cursors_after(moves: &[(ReceiptKind, u64)]) -> Vec<Cursors> {
+        use crate::{
+            clock::{Ids, ManualClock},
+            memory::Memory,
+            ports::{
+                clock::{Clock, Random},
+                messages::{Append, Expects, Messages as _, NewChat, NewEvent},
+                receipts::Receipts as _,
+            },
+        };
+        struct Zeros;
+        impl Random for Zeros {
+            fn fill(&self, bytes: &mut [u8]) {
+                bytes.fill(0);
+            }
+        }
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(Time::from_millis(1_000)));
+        let ids = Ids::new(clock.clone(), Arc::new(Zeros));
+        let (chat_id, [writer, reader]) = (ids.chat_id(), [1, 2].map(UserId::from_raw));
+        let memory = Memory::new(ids, clock, "epoch".to_owned());
+        let role = parlor_proto::members::Role::Member;
+        let members =
+            [writer, reader].map(|user_id| parlor_proto::members::MemberRole { user_id, role });
+        let new = NewChat {
+            kind: ChatType::OneOnOne,
+            title: None,
+            settings: parlor_proto::chats::ChatSettings::default(),
+            direct_key: None,
+            members: members.to_vec(),
+        };
+        let message = || NewEvent::Message {
+            kind: parlor_proto::messages::MessageType::Text,
+            text: "hi".to_owned(),
+            attachments: Vec::new(),
+            reply_to: None,
+        };
+        let unit =
+            |expects, events| Append { chat_id, sender_id: writer, key: None, expects, events };
+        let made = unit(Expects::NewChat(new), vec![NewEvent::Created]);
+        memory.write_batch(vec![made]).await.unwrap();
+        let messages = (0..11).map(|_| unit(Expects::Epoch(1), vec![message()])).collect();
+        memory.write_batch(messages).await.unwrap();
+        assert_eq!(memory.head(chat_id).await.unwrap().unwrap().seq, Seq::new(12));
+        let mut after = Vec::new();
+        for (kind, to) in moves {
+            let (to_seq, at) = (Seq::new(*to), Time::default());
+            let step = Move { chat_id, user_id: reader, kind: *kind, to_seq, at };
+            memory.write_moves(vec![step]).await.unwrap();
+            after.push(memory.cursors(chat_id, reader).await.unwrap().unwrap());
+        }
+        after
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn cursors_say_what_a_row_for_each_message_would_and_never_go_back(
+            moves in proptest::collection::vec((proptest::bool::ANY, 0_u64..=12), 0..24),
+        ) {
+            let kind = |is_read| if is_read { ReceiptKind::Read } else { ReceiptKind::Delivered };
+            let moves: Vec<_> = moves.into_iter().map(|(is_read, to)| (kind(is_read), to)).collect();
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let after = runtime.block_on(cursors_after(&moves));
+            let mut before = Cursors::default();
+            for (number, cursors) in after.into_iter().enumerate() {
+                proptest::prop_assert!(cursors.read_seq <= cursors.delivered_seq);
+                proptest::prop_assert!(cursors.delivered_seq <= Seq::new(12), "not above the head");
+                proptest::prop_assert!(cursors.read_seq >= before.read_seq);
+                proptest::prop_assert!(cursors.delivered_seq >= before.delivered_seq);
+                before = cursors;
+                for seq in 2..=12 {
+                    let status = status_at(cursors, Seq::new(seq));
+                    proptest::prop_assert_eq!(status, naive(&moves[..=number], seq), "#{}", seq);
+                }
+            }
+        }
+    }
 }

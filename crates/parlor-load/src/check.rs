@@ -1022,8 +1022,13 @@ impl Checker {
             let members = spans.get(chat_id).and_then(|spans| spans.get(client));
             let visible =
                 |seq: Seq| members.is_some_and(|spans| sees(spans, chat.history_all, seq));
+            // Who was away when they were removed reads what came before it never more.
+            let removed = |from: Seq, to: Seq| {
+                let ends = members.into_iter().flatten().filter_map(|(_, end)| *end);
+                ends.filter(|end| (from..=to).contains(end)).max().unwrap_or(from)
+            };
             let any = |from: Seq, to: Seq, wanted: &dyn Fn(Seq) -> bool| {
-                (from.get()..=to.get()).map(Seq::new).any(wanted)
+                (removed(from, to).get()..=to.get()).map(Seq::new).any(wanted)
             };
             let (mut n_filled, mut open) = (0, Vec::new());
             for (from, to) in &stream.skips {

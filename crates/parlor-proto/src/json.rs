@@ -13,7 +13,8 @@ use crate::{
 pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, Invalid> {
     check_depth(text)?;
     let mut reader = serde_json::Deserializer::from_slice(text);
-    let value = serde_path_to_error::deserialize(&mut reader).map_err(blame)?;
+    let value =
+        serde_path_to_error::deserialize(&mut reader).map_err(|error| blame(text, error))?;
     reader.end().map_err(|error| not_json(&error))?;
     Ok(value)
 }
@@ -62,10 +63,12 @@ pub fn check_depth(text: &[u8]) -> Result<(), Invalid> {
     Ok(())
 }
 
-fn blame(error: serde_path_to_error::Error<serde_json::Error>) -> Invalid {
+fn blame(text: &[u8], error: serde_path_to_error::Error<serde_json::Error>) -> Invalid {
     let path = error.path().to_string();
     let inner = error.into_inner();
-    if inner.is_syntax() || inner.is_eof() || inner.is_io() {
+    // A number where one of several names is wanted counts as a fault of syntax too.
+    let is_json = || serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok();
+    if inner.is_eof() || inner.is_io() || (inner.is_syntax() && !is_json()) {
         return not_json(&inner);
     }
     blame_field(path, without_position(&inner.to_string()))

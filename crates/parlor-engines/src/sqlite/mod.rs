@@ -125,8 +125,8 @@ pub struct Sqlite {
     readers: mpsc::SyncSender<Job>,
     unreadable: Arc<AtomicU64>,
     threads: Mutex<Vec<thread::JoinHandle<()>>>,
-    /// Held as long as the engine lives: the lock on the folder.
-    _lock: File,
+    /// The lock on the folder; held until the engine is closed.
+    lock: Mutex<Option<File>>,
 }
 
 impl Sqlite {
@@ -177,7 +177,7 @@ impl Sqlite {
             readers,
             unreadable: Arc::default(),
             threads: Mutex::new(threads),
-            _lock: lock,
+            lock: Mutex::new(Some(lock)),
         })
     }
 
@@ -213,6 +213,7 @@ impl Sqlite {
                 tracing::error!("a database thread had panicked");
             }
         }
+        drop(self.lock.lock().take());
     }
 
     /// Runs a job in one durable transaction.

@@ -20,7 +20,27 @@ struct Process {
 
 impl Process {
     fn start(folder: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_parlor"))
+        Self::run(Command::new(env!("CARGO_BIN_EXE_parlor")), folder)
+    }
+
+    /// Starts a server none of whose files may grow above a size: a full disk, as it sees it.
+    fn start_on_a_small_disk(folder: &Path, kib: u32) -> Self {
+        let mut shell = Command::new("bash");
+        let limited = format!("trap '' XFSZ; ulimit -S -f {kib}; exec \"$0\" \"$@\"");
+        shell.args(["-c", &limited, env!("CARGO_BIN_EXE_parlor")]);
+        Self::run(shell, folder)
+    }
+
+    /// Gives the disk its space back.
+    fn enlarge_the_disk(&self) {
+        use rustix::process::{Pid, Resource, Rlimit, prlimit};
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        let none = Rlimit { current: None, maximum: None };
+        prlimit(Some(pid), Resource::Fsize, none).unwrap();
+    }
+
+    fn run(mut command: Command, folder: &Path) -> Self {
+        let mut child = command
             .args(["serve", "--listen", "127.0.0.1:0", "--data"])
             .arg(folder)
             .env("PARLOR_RATE_LIMITS", "off")
@@ -91,17 +111,7 @@ async fn acknowledged_messages_survive_kill_nine() {
         let repeat = ann.post("/api/v1/messages", again).await;
         assert_eq!((repeat.status, &repeat.body["seq"]), (200, seq));
     }
-    let mut log: Vec<Value> = Vec::new();
-    loop {
-        let after = log.last().map_or(0, |event| event["seq"].as_u64().unwrap());
-        let page =
-            ben.get(&format!("/api/v1/chats/{chat_id}/events?limit=200&after_seq={after}")).await;
-        let events = page.body["events"].as_array().unwrap().clone();
-        if events.is_empty() {
-            break;
-        }
-        log.extend(events);
-    }
+    let log = read_log(&ben, &chat_id).await;
     let seqs: Vec<u64> = log.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
     assert_eq!(seqs, (1..=201).collect::<Vec<u64>>());
     for (key, seq) in acked {
@@ -109,6 +119,100 @@ async fn acknowledged_messages_survive_kill_nine() {
             log.iter().filter(|event| event["message"]["message"] == key).collect();
         assert_eq!(stored.len(), 1, "{key}");
         assert_eq!(stored[0]["seq"], seq);
+    }
+}
+
+async fn read_log(person: &Person, chat_id: &str) -> Vec<Value> {
+    let mut log: Vec<Value> = Vec::new();
+    loop {
+        let after = log.last().map_or(0, |event| event["seq"].as_u64().unwrap());
+        let path = format!("/api/v1/chats/{chat_id}/events?limit=200&after_seq={after}");
+        let page = person.get(&path).await;
+        let events = page.body["events"].as_array().unwrap().clone();
+        if events.is_empty() {
+            return log;
+        }
+        log.extend(events);
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_acknowledges_nothing_that_it_did_not_keep() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let process = Process::start_on_a_small_disk(&data, 1_500);
+    let ann = sign_up(process.address, "ann").await;
+    let ben = sign_up(process.address, "ben").await;
+    let chat_id = ann.opens_chat_with(&ben).await;
+    let text = "x".repeat(12_000);
+    let send = async |key: String| {
+        let body =
+            json!({"chat_id": chat_id, "message": format!("{key} {text}"), "client_id": key});
+        ann.post("/api/v1/messages", body).await
+    };
+    let (mut acked, mut refused) = (Vec::new(), Vec::new());
+    for number in 0..400 {
+        let answer = send(format!("key-{number}")).await;
+        match answer.status {
+            201 => acked.push((format!("key-{number}"), answer.body["seq"].clone())),
+            503 => {
+                assert_eq!(answer.code(), "unavailable");
+                assert!(answer.headers.contains_key("retry-after"));
+                refused.push(format!("key-{number}"));
+            }
+            other => panic!("{other}: {}", answer.body),
+        }
+        if refused.len() == 20 {
+            break;
+        }
+    }
+    assert!(acked.len() > 20, "only {} acknowledged: no evidence", acked.len());
+    assert_eq!(refused.len(), 20, "the disk was never full");
+    // What can be read is read while nothing can be written, and everybody stays signed in.
+    assert_eq!(ben.get("/api/v1/chats").await.status, 200);
+    process.enlarge_the_disk();
+    // The same keys again: each is stored once, whatever became of the first attempt.
+    for key in refused {
+        let mut answer = send(key.clone()).await;
+        while answer.status == 503 {
+            tokio::task::yield_now().await;
+            answer = send(key.clone()).await;
+        }
+        assert!(matches!(answer.status, 200 | 201), "{}", answer.body);
+        acked.push((key, answer.body["seq"].clone()));
+    }
+    process.kill();
+    let process = Process::start(&data);
+    let ben = Person { address: process.address, ..ben };
+    let log = read_log(&ben, &chat_id).await;
+    let seqs: Vec<u64> = log.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
+    assert_eq!(seqs, (1..=acked.len() as u64 + 1).collect::<Vec<u64>>(), "and nothing else");
+    for (key, seq) in acked {
+        let stored: Vec<_> =
+            log.iter().filter(|event| event["message"]["client_id"] == key).collect();
+        assert_eq!((stored.len(), &stored[0]["seq"]), (1, &seq), "{key}");
+    }
+}
+
+#[tokio::test]
+async fn receipts_stand_after_a_kill_where_the_last_answer_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let mut process = Process::start(&data);
+    let (mut ann, mut ben) =
+        (sign_up(process.address, "ann").await, sign_up(process.address, "ben").await);
+    let chat_id = ann.opens_chat_with(&ben).await;
+    for status in ["delivered", "read"] {
+        let message = ann.says(&chat_id, status).await;
+        let path = format!("/api/v1/messages/{}/status", message["message_id"].as_str().unwrap());
+        let put = ben.put(&path, json!({"status": status})).await;
+        assert_eq!(put.status, 200);
+        process.kill();
+        process = Process::start(&data);
+        (ann.address, ben.address) = (process.address, process.address);
+        let after = ann.get(&path).await.body;
+        assert_eq!(after["status"], status);
+        assert_eq!(after["recipients"][0]["updated_at"], put.body["updated_at"]);
     }
 }
 

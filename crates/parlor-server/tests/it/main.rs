@@ -11,6 +11,7 @@ mod durability;
 mod guards;
 mod hostile;
 mod messages;
+mod presence;
 mod receipts;
 mod simulation;
 mod sockets;

@@ -1,5 +1,7 @@
 //! Messages.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::world::World;
@@ -141,4 +143,63 @@ async fn edits_deletions_and_reactions_are_folded_for_everybody() {
     let seqs: Vec<_> =
         log.body["events"].as_array().unwrap().iter().map(|e| e["seq"].as_u64().unwrap()).collect();
     assert_eq!(seqs, [1, 2, 3, 4, 5]);
+}
+
+#[tokio::test]
+async fn text_image_and_file_are_types_and_nothing_else_is_taken_for_one() {
+    let world = World::start().await;
+    let (ann, ben, chat_id) = world.friends().await;
+    let send = |kind: Value| json!({"chat_id": chat_id, "message": "look", "type": kind});
+    for kind in ["text", "image", "file", "voice", "video"] {
+        let answer = ann.post("/api/v1/messages", send(json!(kind))).await;
+        assert_eq!((answer.status, &answer.body["type"]), (201, &json!(kind)), "{}", answer.body);
+    }
+    let plain = json!({"chat_id": chat_id, "message": "look", "attachments": []});
+    assert_eq!(ann.post("/api/v1/messages", plain).await.body["type"], "text");
+    // Nor can anybody write what only the server says.
+    for kind in [json!("join"), json!("created"), json!("system"), json!("Text"), json!(1)] {
+        let answer = ann.post("/api/v1/messages", send(kind.clone())).await;
+        assert_eq!((answer.status, &answer.body["field"]), (422, &json!("type")), "{kind}");
+    }
+    assert_eq!(ben.reads_texts(&chat_id).await.len(), 6);
+}
+
+#[tokio::test]
+async fn the_sender_is_always_the_caller() {
+    let world = World::start().await;
+    let (ann, ben, chat_id) = world.friends().await;
+    let forged = json!({"chat_id": chat_id, "message": "I, Ann", "sender_id": ann.user_id});
+    let answer = ben.post("/api/v1/messages", forged).await;
+    assert_eq!((answer.status, &answer.body["field"]), (422, &json!("sender_id")));
+    let mut socket = ben.connects().await;
+    socket
+        .send(json!({"t": "send", "id": "1", "chat_id": chat_id, "message": "I, Ann", "sender_id": ann.user_id}))
+        .await;
+    assert_eq!(socket.next("error").await["field"], "sender_id");
+    let message = ben.says(&chat_id, "I, Ben").await;
+    assert_eq!(
+        (&message["sender_id"], &message["chat_id"]),
+        (&json!(ben.user_id), &json!(chat_id))
+    );
+    assert_eq!(ann.reads_texts(&chat_id).await, ["I, Ben"]);
+}
+
+#[tokio::test]
+async fn a_message_waits_thirty_days_for_who_is_offline() {
+    let world = World::start().await;
+    let (ann, ben, chat_id) = world.friends().await;
+    let mut socket = ben.connects().await;
+    let cursor = socket.next("cursor").await["cursor"].as_str().unwrap().to_owned();
+    drop(socket);
+    ann.says(&chat_id, "see you").await;
+    world.advance(Duration::from_secs(30 * 86_400 - 3_600));
+    let mut socket = ben.resumes(Some(&cursor)).await;
+    assert_ne!(socket.welcome["reset"], true);
+    assert_eq!(socket.hears().await, "see you");
+    drop(socket);
+    // The session ends with its time; the message does not.
+    world.advance(Duration::from_secs(40 * 86_400));
+    assert_eq!(ben.get("/api/v1/users/me").await.status, 401);
+    let ben = world.signs_in("ben").await;
+    assert_eq!(ben.reads_texts(&chat_id).await, ["see you"]);
 }

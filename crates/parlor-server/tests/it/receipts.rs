@@ -1,4 +1,6 @@
-//! Receipts and presence.
+//! Receipts: cursors that move forward only, and the status derived from them.
+
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -82,31 +84,30 @@ async fn hidden_receipts_are_hidden_on_every_path() {
 }
 
 #[tokio::test]
-async fn a_watcher_sees_a_friend_come_and_a_stranger_sees_nothing() {
-    let world = World::start().await;
-    let (ann, ben, _chat_id) = world.friends().await;
-    let eve = world.person("eve").await;
-    let mut watcher = ann.connects().await;
-    watcher.send(json!({"t": "watch", "user_ids": [ben.user_id]})).await;
-    assert_eq!(watcher.next("presence").await["status"], "offline");
-    let _ben_socket = ben.connects().await;
-    assert_eq!(watcher.next("presence").await["status"], "online");
-    let path = format!("/api/v1/users/{}/status", ben.user_id);
-    assert_eq!(ann.get(&path).await.body["status"], "online");
-    assert_eq!(eve.get(&path).await.body["status"], "hidden");
-    let many: Vec<String> = (1..=501).map(|id| id.to_string()).collect();
-    watcher.send(json!({"t": "watch", "user_ids": many})).await;
-    assert_eq!(watcher.next("error").await["code"], "out_of_range");
+async fn each_move_has_its_time_and_keeps_it_over_a_restart() {
+    let mut world = World::start().await;
+    let (ann, ben, chat_id) = world.friends().await;
+    let message = ann.says(&chat_id, "one").await;
+    let path = format!("/api/v1/messages/{}/status", message["message_id"].as_str().unwrap());
+    world.advance(Duration::from_secs(60));
+    assert_eq!(ben.put(&path, json!({"status": "delivered"})).await.status, 200);
+    world.advance(Duration::from_secs(600));
+    let read = ben.put(&path, json!({"status": "read"})).await;
+    assert_eq!((read.status, read.body["status"].as_str()), (200, Some("read")));
+    let before = ann.get(&path).await.body;
+    let at = |field: &str| minutes(before["recipients"][0][field].as_str().unwrap());
+    let sent_at = minutes(message["created_at"].as_str().unwrap());
+    assert!((1..=2).contains(&(at("delivered_at") - sent_at)), "{before}");
+    assert!((10..=11).contains(&(at("read_at") - at("delivered_at"))), "{before}");
+    assert_eq!(before["recipients"][0]["updated_at"], before["recipients"][0]["read_at"]);
+    assert_eq!(read.body["updated_at"], before["recipients"][0]["read_at"]);
+    world.restart().await;
+    assert_eq!(ann.get(&path).await.body, before);
+    assert_eq!(ben.get(&format!("/api/v1/chats/{chat_id}")).await.body["unread"], 0);
 }
 
-#[tokio::test]
-async fn typing_is_told_to_the_others() {
-    let world = World::start().await;
-    let (ann, ben, chat_id) = world.friends().await;
-    let (mut ann_socket, mut ben_socket) = (ann.connects().await, ben.connects().await);
-    ann_socket.send(json!({"t": "typing", "chat_id": chat_id, "active": true})).await;
-    let typing = ben_socket.next("typing").await;
-    assert_eq!((&typing["user_id"], &typing["active"]), (&json!(ann.user_id), &json!(true)));
-    ann_socket.send(json!({"t": "typing", "chat_id": "123", "active": true})).await;
-    assert_eq!(ann_socket.next("error").await["code"], "not_found");
+/// Whole minutes since an arbitrary begin in the same month.
+fn minutes(time: &str) -> i64 {
+    let number = |from, to| time[from..to].parse::<i64>().unwrap();
+    (number(8, 10) * 24 + number(11, 13)) * 60 + number(14, 16)
 }

@@ -3,7 +3,7 @@
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::world::{Socket, World};
+use crate::world::{Socket, World, call};
 
 #[tokio::test]
 async fn a_message_is_heard_without_asking_and_the_ack_comes_first() {
@@ -148,7 +148,7 @@ async fn a_ping_is_answered_and_the_gauge_counts_connections() {
     let mut socket = ann.connects().await;
     socket.send(json!({"t": "ping", "id": "p"})).await;
     assert_eq!(socket.next("pong").await["id"], "p");
-    let metrics = crate::world::call(world.address, reqwest::Method::GET, "/metrics", None, None);
+    let metrics = call(world.address, reqwest::Method::GET, "/metrics", None, None);
     assert!(metrics.await.body.as_str().unwrap().contains("parlor_connections 1\n"));
 }
 
@@ -201,4 +201,60 @@ async fn an_orderly_end_tells_clients_to_come_back_and_keeps_everything() {
     };
     let ((), code) = tokio::join!(world.stop(), ends);
     assert_eq!(code, 4008);
+}
+
+#[tokio::test]
+async fn sends_and_pages_cross_on_one_socket() {
+    let world = World::start().await;
+    let (ann, ben, chat_id) = world.friends().await;
+    let long = "long ".repeat(2_000);
+    for _ in 0..30 {
+        ann.says(&chat_id, &long).await;
+    }
+    let mut socket = ben.connects().await;
+    // A page of 300 KB is asked for between two sends, and somebody else writes meanwhile.
+    let send = |id: &str| json!({"t": "send", "id": id, "chat_id": chat_id, "message": id});
+    let page = json!({"t": "sync", "id": "page", "chat_id": chat_id, "after_seq": 1, "limit": 100});
+    socket.send(json!([send("one"), page, send("two")])).await;
+    let (_, mut open) = (
+        ann.says(&chat_id, "meanwhile").await,
+        std::collections::BTreeSet::from(["one", "two", "page", "meanwhile"]),
+    );
+    while !open.is_empty() {
+        let frame = socket.find_any(|_| true).await;
+        match frame["t"].as_str().unwrap() {
+            "ack" => assert!(open.remove(frame["id"].as_str().unwrap()), "acknowledged once"),
+            "events" => {
+                assert!(frame["events"].as_array().unwrap().len() >= 30);
+                assert!(open.remove(frame["id"].as_str().unwrap()), "answered once");
+            }
+            "event" if frame["message"]["message"] == "meanwhile" => drop(open.remove("meanwhile")),
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn two_sockets_of_one_person_both_hear_and_are_counted() {
+    let world = World::start().await;
+    let (ann, ben, chat_id) = world.friends().await;
+    let second = world.signs_in("ben").await;
+    let (mut one, mut same, mut other) =
+        (ben.connects().await, ben.connects().await, second.connects().await);
+    ann.says(&chat_id, "to all of you").await;
+    for socket in [&mut one, &mut same, &mut other] {
+        assert_eq!(socket.hears().await, "to all of you");
+    }
+    let metrics = call(world.address, reqwest::Method::GET, "/metrics", None, None).await;
+    assert!(metrics.body.as_str().unwrap().contains("parlor_connections 3\n"), "{}", metrics.body);
+    drop(one);
+    while !call(world.address, reqwest::Method::GET, "/metrics", None, None)
+        .await
+        .body
+        .as_str()
+        .unwrap()
+        .contains("parlor_connections 2\n")
+    {
+        tokio::task::yield_now().await;
+    }
 }

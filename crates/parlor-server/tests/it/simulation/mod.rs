@@ -35,7 +35,7 @@ const PEOPLE: usize = 4;
 /// Who has a device: the first person has two.
 const DEVICES: [(usize, usize); 5] = [(0, 0), (0, 1), (1, 0), (2, 0), (3, 0)];
 /// How long people act and faults fire.
-const LOAD: Duration = Duration::from_secs(6);
+const LOAD: Duration = Duration::from_secs(5);
 
 /// What the hosts of one run share; it outlives their crashes.
 struct Shared {
@@ -107,7 +107,7 @@ fn simulate(seed: u64) -> Shown {
     let mut sim = turmoil::Builder::new()
         .rng_seed(seed)
         .enable_random_order()
-        .tick_duration(Duration::from_millis(2))
+        .tick_duration(Duration::from_millis(5))
         .simulation_duration(Duration::from_secs(100))
         .min_message_latency(Duration::from_millis(1))
         .max_message_latency(Duration::from_millis(20))
@@ -184,7 +184,7 @@ impl Nemesis {
         if is_over {
             self.shared.disk.heal();
             self.shared.is_healed.store(true, Ordering::Relaxed);
-        } else if self.dice.chance(0.004) {
+        } else if self.dice.chance(0.012) {
             self.fire(sim, now);
         }
     }

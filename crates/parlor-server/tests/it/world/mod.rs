@@ -4,7 +4,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::{SinkExt as _, StreamExt as _};
-use parlor_core::ports::{EngineResult, passwords::Passwords};
+use parlor_core::{
+    clock::{ManualClock, SystemClock},
+    ports::{EngineResult, clock::Clock as _, passwords::Passwords},
+};
 use parlor_server::{
     config::{Config, Switch},
     wiring::{self, Overrides, Running, Storage},
@@ -31,10 +34,12 @@ impl Passwords for PlainPasswords {
     }
 }
 
-/// A server on a free port, on SQLite in a temporary folder.
+/// A server on a free port, on SQLite in a temporary folder, with a clock that can be moved.
 pub struct World {
     running: Option<Running>,
     pub address: SocketAddr,
+    clock: ManualClock,
+    config: Config,
     _folder: tempfile::TempDir,
 }
 
@@ -52,10 +57,22 @@ impl World {
             ..Config::default()
         };
         change(&mut config);
-        let overrides =
-            Overrides { passwords: Some(Arc::new(PlainPasswords)), ..Overrides::default() };
-        let running = wiring::start(config, Storage::Sqlite, overrides).await.unwrap();
-        Self { address: running.address, running: Some(running), _folder: folder }
+        let clock = running_clock();
+        let running = start(&config, &clock).await;
+        let address = running.address;
+        Self { address, running: Some(running), clock, config, _folder: folder }
+    }
+
+    /// Lets time pass at once: whatever was to come meanwhile comes now.
+    pub fn advance(&self, by: Duration) {
+        self.clock.advance(by);
+    }
+
+    /// Ends the server in order and starts it again on the same data and the same address.
+    pub async fn restart(&mut self) {
+        self.running.take().expect("it runs").stop().await;
+        self.config.listen = self.address;
+        self.running = Some(start(&self.config, &self.clock).await);
     }
 
     /// Signs a new person up.
@@ -101,6 +118,32 @@ impl World {
             running.stop().await;
         }
     }
+}
+
+async fn start(config: &Config, clock: &ManualClock) -> Running {
+    let overrides = Overrides {
+        clock: Some(Arc::new(clock.clone())),
+        passwords: Some(Arc::new(PlainPasswords)),
+        ..Overrides::default()
+    };
+    wiring::start(config.clone(), Storage::Sqlite, overrides).await.unwrap()
+}
+
+/// A clock that keeps the pace of the real one and can be moved ahead of it.
+#[expect(clippy::disallowed_methods, reason = "the real clock drives the one of the tests")]
+fn running_clock() -> ManualClock {
+    let clock = ManualClock::at(SystemClock::default().now());
+    let driven = clock.clone();
+    tokio::spawn(async move {
+        let mut last = std::time::Instant::now();
+        loop {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            let now = std::time::Instant::now();
+            driven.advance(now - last);
+            last = now;
+        }
+    });
+    clock
 }
 
 /// An answer over HTTP.
