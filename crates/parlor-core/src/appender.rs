@@ -5,24 +5,28 @@
 //! message commits at once, a burst forms batches by itself (promises 2.2).
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
-use parlor_proto::EventBody;
+use parlor_proto::{ChatId, EventBody};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     Ports,
     access::{self, Act},
     chats::ChatCache,
+    clock::{Ids, first_id_of},
     delivery,
     error::{Error, Result},
     ports::{
+        EngineError, EngineResult,
         bus::Bus,
+        clock::Clock,
         messages::{Append, Appended, Expects, Messages, NewEvent, Stored},
     },
     stats::{self, Stats},
@@ -36,6 +40,11 @@ const BATCH_BYTES: usize = 1024 * 1024;
 const QUEUE_UNITS: usize = 16 * 1024;
 /// How often a unit is decided anew when the membership keeps moving under it.
 const RECHECKS: u32 = 5;
+
+/// Pause before the log is asked again what became of a batch of unknown outcome.
+const DOUBT_PAUSE: Duration = Duration::from_millis(500);
+/// Events told of one chat when its doubt is over; a reader finds more by the gap.
+const DOUBT_EVENTS: u32 = 2 * BATCH_UNITS as u32;
 
 /// Called once with the outcome, before anybody is told of the event. Must not block.
 pub type Done = Box<dyn FnOnce(Result<Appended>) + Send>;
@@ -52,7 +61,7 @@ struct Request {
 /// The door to the queue.
 pub struct Appender {
     queue: mpsc::Sender<Request>,
-    /// Every event whose id has lower milliseconds than this was told to the bus.
+    /// See [`Appender::told_ms`].
     told_ms: Arc<AtomicU64>,
     stats: Arc<Stats>,
 }
@@ -61,13 +70,16 @@ impl Appender {
     /// Starts the task; it ends when the last door is dropped.
     pub fn start(ports: &Ports, chats: ChatCache, stats: Arc<Stats>) -> Self {
         let (queue, requests) = mpsc::channel(QUEUE_UNITS);
-        // Ids made from now on are not below now: all lower ones are in the log already.
-        let told_ms = Arc::new(AtomicU64::new(ports.clock.now().millis()));
+        // What was stored before the start is in the log for whoever resumes.
+        let told_ms = Arc::new(AtomicU64::new(ports.ids.passed_ms()));
         let task = Task {
             log: ports.messages.clone(),
             bus: ports.bus.clone(),
+            clock: ports.clock.clone(),
+            ids: ports.ids.clone(),
             chats,
             told_ms: told_ms.clone(),
+            doubts: BTreeMap::new(),
             stats: stats.clone(),
         };
         ports.spawn.spawn("appender", Box::pin(task.run(requests)));
@@ -95,8 +107,8 @@ impl Appender {
         outcome.await.unwrap_or(Err(Error::unavailable()))
     }
 
-    /// Returns a position in time: every event with lower milliseconds in its id is in the log and
-    /// was told to the bus.
+    /// Returns a position in time: every event with lower milliseconds in its id that was stored
+    /// since the start was told to the bus, and no id below it will be made any more.
     pub fn told_ms(&self) -> u64 {
         self.told_ms.load(Ordering::Acquire)
     }
@@ -105,21 +117,39 @@ impl Appender {
 struct Task {
     log: Arc<dyn Messages>,
     bus: Arc<dyn Bus>,
+    clock: Arc<dyn Clock>,
+    ids: Ids,
     chats: ChatCache,
     told_ms: Arc<AtomicU64>,
+    /// Chats with a batch of unknown outcome, and the time above which its ids lie. What of it is in
+    /// the log was told to nobody yet.
+    doubts: BTreeMap<ChatId, u64>,
     stats: Arc<Stats>,
 }
 
 impl Task {
-    async fn run(self, mut requests: mpsc::Receiver<Request>) {
+    async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         let mut waiting = VecDeque::new();
         loop {
             if waiting.is_empty() {
-                match requests.recv().await {
+                let request = if self.doubts.is_empty() {
+                    requests.recv().await
+                } else {
+                    tokio::select! {
+                        biased;
+                        request = requests.recv() => request,
+                        () = self.clock.sleep(DOUBT_PAUSE) => {
+                            self.end_doubts().await;
+                            continue;
+                        }
+                    }
+                };
+                match request {
                     Some(request) => waiting.push_back(request),
                     None => return,
                 }
             }
+            self.end_doubts().await;
             while waiting.len() < BATCH_UNITS {
                 match requests.try_recv() {
                     Ok(request) => waiting.push_back(request),
@@ -176,7 +206,40 @@ impl Task {
         }
     }
 
-    async fn write(&self, batch: Vec<Request>, waiting: &mut VecDeque<Request>) {
+    /// Tells what batches of unknown outcome left in the log. Whoever sent it repeats it under its
+    /// key and is answered; nobody else would hear of it before the next event of the chat.
+    async fn end_doubts(&mut self) {
+        for (chat_id, since_ms) in self.doubts.clone() {
+            match self.tell_since(chat_id, since_ms).await {
+                Ok(()) => drop(self.doubts.remove(&chat_id)),
+                Err(error) => {
+                    tracing::debug!(%error, "the outcome of a batch is still unknown");
+                    return;
+                }
+            }
+        }
+        self.told_ms.fetch_max(self.ids.passed_ms(), Ordering::Release);
+    }
+
+    async fn tell_since(&self, chat_id: ChatId, since_ms: u64) -> EngineResult<()> {
+        let after = self.log.seq_before(chat_id, first_id_of(since_ms)).await?;
+        let events = self.log.events(chat_id, after, DOUBT_EVENTS).await?;
+        // It may have changed without us.
+        self.chats.forget(chat_id);
+        match self.chats.load(chat_id).await {
+            Ok(chat) => {
+                for event in events {
+                    delivery::deliver(&*self.bus, chat.clone(), event);
+                }
+                Ok(())
+            }
+            // It was to be made, and was not.
+            Err(Error::NotFound) => Ok(()),
+            Err(error) => Err(EngineError::unavailable(error)),
+        }
+    }
+
+    async fn write(&mut self, batch: Vec<Request>, waiting: &mut VecDeque<Request>) {
         let units = batch.iter().map(|request| request.append.clone()).collect();
         stats::add(&self.stats.batches, 1);
         stats::add(&self.stats.units, batch.len() as u64);
@@ -184,20 +247,22 @@ impl Task {
             Ok(outcomes) => outcomes,
             Err(error) => {
                 stats::add(&self.stats.batches_failed, 1);
+                let is_unknown = error.outcome_unknown;
                 let error = Error::from(error);
                 for request in batch {
+                    if is_unknown {
+                        let since_ms = self.told_ms();
+                        self.doubts.entry(request.append.chat_id).or_insert(since_ms);
+                    }
                     (request.done)(Err(error.clone()));
                 }
                 return;
             }
         };
         let mut stale = Vec::new();
-        let mut told_ms = 0;
         for (request, outcome) in batch.into_iter().zip(outcomes) {
             match outcome {
                 Appended::Stored(stored) => {
-                    let last = stored.events.last().map_or(0, |event| event.event_id.millis());
-                    told_ms = told_ms.max(last);
                     self.tell(request, stored).await;
                 }
                 Appended::Stale if request.rechecks < RECHECKS => {
@@ -208,11 +273,17 @@ impl Task {
                 other => (request.done)(Ok(other)),
             }
         }
-        self.told_ms.fetch_max(told_ms, Ordering::Release);
+        if self.doubts.is_empty() {
+            self.told_ms.fetch_max(self.ids.passed_ms(), Ordering::Release);
+        }
         // Ahead of what queued meanwhile, so that one person's order is kept.
         for request in stale.into_iter().rev() {
             waiting.push_front(request);
         }
+    }
+
+    fn told_ms(&self) -> u64 {
+        self.told_ms.load(Ordering::Acquire)
     }
 
     /// Answers the sender, then tells everybody else.

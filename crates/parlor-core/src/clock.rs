@@ -70,6 +70,16 @@ impl Ids {
         }
     }
 
+    /// Returns a time below which no id will be made any more, but in chats that are far ahead.
+    pub fn passed_ms(&self) -> u64 {
+        let now = self.clock.now().millis();
+        let mut last = self.last.lock();
+        if now > last.ms {
+            *last = Last { ms: now, counter: 0 };
+        }
+        last.ms
+    }
+
     fn next(&self, slot: u64, floor: u64) -> u64 {
         let now = self.clock.now().millis();
         let mut last = self.last.lock();

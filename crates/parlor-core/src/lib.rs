@@ -119,6 +119,8 @@ pub struct Core {
     settings: Settings,
     /// The epoch of the store, as read at start.
     epoch: String,
+    /// This run of the server.
+    boot: Boot,
     /// Seals cursors and tickets; keys the digests of requests.
     sealer: sealed::Sealer,
     /// Chat states with their epochs; the append checks the epoch, so a stale one does no harm.
@@ -137,10 +139,21 @@ pub struct Core {
     stats: Arc<stats::Stats>,
 }
 
+/// One run of a server.
+struct Boot {
+    /// Tells it from others.
+    id: u64,
+    /// No id is made below it in this run, but in chats that are far ahead.
+    ms: u64,
+}
+
 impl Core {
     /// Starts the core: reads the epoch, starts the appender, the receipt writer and the ticker.
     pub async fn start(ports: Ports, settings: Settings) -> EngineResult<Arc<Self>> {
         let epoch = ports.store.epoch().await?;
+        let mut id = [0; 8];
+        ports.random.fill(&mut id);
+        let boot = Boot { id: u64::from_be_bytes(id), ms: ports.ids.passed_ms() };
         let stats = Arc::new(stats::Stats::default());
         let chats = chats::ChatCache::new(ports.chats.clone());
         let appender = appender::Appender::start(&ports, chats.clone(), stats.clone());
@@ -152,6 +165,7 @@ impl Core {
             tickets: devices::UsedTickets::default(),
             appender,
             chats,
+            boot,
             epoch,
             stats,
             settings,

@@ -43,6 +43,8 @@ struct Position {
     device: DeviceId,
     own: Seq,
     ms: u64,
+    /// Which run of a server said so.
+    boot: u64,
 }
 
 /// A connection that was greeted, and what it missed.
@@ -145,6 +147,7 @@ impl Session<'_> {
             device: caller.device_id,
             own: own_head,
             ms: told_ms,
+            boot: core.boot.id,
         };
         // Until the replay went out the client's own position holds.
         let start = known.filter(|_| !reset).unwrap_or_else(|| Position { ms: 0, ..end.clone() });
@@ -220,6 +223,7 @@ impl Session<'_> {
             device: caller.device_id,
             own,
             ms: told_ms,
+            boot: self.0.boot.id,
         })
     }
 
@@ -270,7 +274,11 @@ impl Session<'_> {
 
     fn open(&self, caller: &Caller, cursor: &str) -> Option<Position> {
         let bytes = self.0.sealer.open(Purpose::Cursor, cursor)?;
-        let position: Position = serde_json::from_slice(&bytes).ok()?;
+        let mut position: Position = serde_json::from_slice(&bytes).ok()?;
+        if position.boot != self.0.boot.id {
+            // The clock of that run may have been ahead of this one: ids made since may lie below.
+            position.ms = position.ms.min(self.0.boot.ms);
+        }
         let is_own = position.user == caller.user_id
             && position.device == caller.device_id
             && position.epoch == self.0.epoch;

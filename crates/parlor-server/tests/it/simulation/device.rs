@@ -127,22 +127,20 @@ impl Device {
     async fn settle(&mut self) {
         // The backoff of a client is for crowds; here it would only stretch the run.
         self.session.start(now_ms());
-        if self.is_door() {
-            let open = self.shared.clone();
-            self.tasks.push(Box::pin(change_member(
-                open,
-                self.token.clone(),
-                self.who.clone(),
-                true,
-            )));
-        }
         let deadline_ms = now_ms() + 60_000;
         let (mut is_quiet, mut is_level) = (false, false);
+        // At the end everybody is inside, so that everybody has a final history.
+        let mut lets_in = self.is_door();
         let mut next_look_ms = 0;
         while !is_level && now_ms() < deadline_ms {
             self.step(now_ms() + 50).await;
             if matches!(self.session.state(), State::Offline { .. }) {
                 self.session.start(now_ms());
+            }
+            if self.tasks.is_empty() && std::mem::take(&mut lets_in) {
+                let (shared, token, who) =
+                    (self.shared.clone(), self.token.clone(), self.who.clone());
+                self.tasks.push(Box::pin(change_member(shared, token, who, true)));
             }
             if !is_quiet && self.session.n_orders() == 0 && self.tasks.is_empty() {
                 is_quiet = true;
@@ -173,7 +171,15 @@ impl Device {
         }
         // Reports of the last events are on their way to the cursors that are read now.
         self.step(now_ms() + 300).await;
-        assert!(is_level, "{}: {:?} did not come to rest", self.shared.replay, self.who);
+        let orders = self.session.n_orders();
+        assert!(
+            is_level,
+            "{}: {:?} did not come to rest: {:?}, {orders} orders, {} calls",
+            self.shared.replay,
+            self.who,
+            self.session.state(),
+            self.tasks.len(),
+        );
     }
 
     fn own_chats(&self) -> Vec<ChatId> {

@@ -66,6 +66,14 @@ struct Shown {
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 
+impl Lines {
+    fn save(&self, seed: u64) {
+        let path = std::env::temp_dir().join(format!("simulation-{seed}.jsonl"));
+        std::fs::write(&path, &*self.0.lock()).unwrap();
+        eprintln!("the recording is in {}", path.display());
+    }
+}
+
 impl Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.lock().extend_from_slice(bytes);
@@ -123,9 +131,13 @@ fn simulate(seed: u64) -> Shown {
     let mut nemesis = Nemesis { shared: shared.clone(), dice, devices, undo: Vec::new() };
     let mut has_begun = false;
     loop {
-        let is_over = sim.step().unwrap_or_else(|error| panic!("{}: {error}", shared.replay));
-        if is_over {
-            break;
+        match sim.step() {
+            Ok(false) => {}
+            Ok(true) => break,
+            Err(error) => {
+                lines.save(seed);
+                panic!("{}: {error}", shared.replay);
+            }
         }
         if !has_begun && let Some(cast) = shared.cast.get() {
             has_begun = true;
@@ -142,9 +154,7 @@ fn simulate(seed: u64) -> Shown {
     let text = lines.0.lock().clone();
     let judgement = check::check(text.as_slice()).unwrap();
     if judgement.verdict != Verdict::Holds {
-        let path = std::env::temp_dir().join(format!("simulation-{seed}.jsonl"));
-        std::fs::write(&path, &text).unwrap();
-        eprintln!("the recording is in {}", path.display());
+        lines.save(seed);
     }
     Shown { judgement, recording: String::from_utf8(text).unwrap() }
 }
@@ -253,7 +263,7 @@ impl Nemesis {
 
 /// The seeds to run: those of `SIMULATION_SEEDS` (`7` or `0-300`), else the first few.
 fn seeds() -> std::ops::RangeInclusive<u64> {
-    let Ok(text) = std::env::var("SIMULATION_SEEDS") else { return 1..=20 };
+    let Ok(text) = std::env::var("SIMULATION_SEEDS") else { return 1..=12 };
     let (first, last) = text.split_once('-').unwrap_or((&text, &text));
     first.parse().expect("a number")..=last.parse().expect("a number")
 }
@@ -273,7 +283,7 @@ fn under_faults_every_device_ends_with_the_same_order_and_nothing_is_lost() {
 
 #[test]
 fn a_seed_always_gives_the_same_history() {
-    for seed in seeds() {
+    for seed in seeds().take(2) {
         let (one, two) = (simulate(seed).recording, simulate(seed).recording);
         for (number, (one, two)) in one.lines().zip(two.lines()).enumerate() {
             assert_eq!(one, two, "seed {seed}, line {number}");
