@@ -296,6 +296,20 @@ fn the_protocol_page_says_every_code_limit_and_frame() {
 }
 
 #[test]
+fn the_protocol_page_says_which_streams_are_ordered() {
+    let page = page("docs/protocol.md");
+    let order = page.split("\n## ").find(|section| section.starts_with("Order\n")).unwrap();
+    for (stream, kind) in [
+        ("the log of one chat", "strict: `seq`"),
+        ("the own account stream", "strict: `seq`"),
+        ("typing", "none; may be lost"),
+        ("presence", "none; may be lost"),
+    ] {
+        assert!(order.contains(&format!("\n| {stream} | {kind}")), "{stream}");
+    }
+}
+
+#[test]
 fn the_configuration_page_says_every_key() {
     let page = page("docs/operations/configuration.md");
     let mut rows = Vec::new();
