@@ -1,8 +1,18 @@
-//! The mechanical guards: borders between crates, the description of the interface, headers.
+//! The mechanical guards: borders between crates, the description of the interface, headers, and
+//! that the pages of the documentation name what exists.
 
 use std::{collections::BTreeSet, path::Path, process::Command};
 
-use parlor_server::http::{asyncapi, openapi, router::routes};
+use parlor_proto::{
+    CloseCode, ErrorCode, Limits,
+    error::Reconnect,
+    frame::{ServerFrame, parse_client},
+};
+use parlor_server::{
+    config::Config,
+    error::Refusal,
+    http::{asyncapi, openapi, router::routes},
+};
 use reqwest::Method;
 use serde_json::Value;
 
@@ -156,4 +166,190 @@ fn sources(folder: &Path) -> String {
         }
     }
     text
+}
+
+fn page(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap()
+}
+
+/// The Markdown pages at and below a path, with their paths.
+fn pages(path: &str) -> Vec<(String, String)> {
+    let at = root().join(path);
+    if at.is_file() {
+        return if path.ends_with(".md") {
+            vec![(path.to_owned(), page(path))]
+        } else {
+            Vec::new()
+        };
+    }
+    let entries = std::fs::read_dir(at).unwrap().map(|entry| entry.unwrap().file_name());
+    entries.flat_map(|name| pages(&format!("{path}/{}", name.to_str().unwrap()))).collect()
+}
+
+/// The lines of a page that are not in a block of code.
+fn prose(text: &str) -> impl Iterator<Item = &str> {
+    text.split("```").step_by(2).flat_map(str::lines)
+}
+
+fn holds_word(text: &str, word: &str) -> bool {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    let is_whole =
+        |at: usize| !text[..at].ends_with(is_part) && !text[at + word.len()..].starts_with(is_part);
+    text.match_indices(word).any(|(at, _)| is_whole(at))
+}
+
+/// A path in inline code is a file. The names in inline code right behind it (after a space, a comma
+/// or ", then ") are items of that file.
+#[test]
+fn the_flow_pages_name_what_exists() {
+    const ITEMS: [&str; 6] = ["fn", "struct", "enum", "trait", "const", "macro_rules!"];
+    let is_path = |text: &str| {
+        ["crates/", "sdk/", "web/", "docs/"].iter().any(|folder| text.starts_with(folder))
+    };
+    let mut n_names = 0;
+    for (path, text) in pages("docs/flows").into_iter().chain(pages("docs/how-to")) {
+        for line in prose(&text) {
+            let parts: Vec<&str> = line.split('`').collect();
+            assert!(parts.len() % 2 == 1, "{path}: unpaired backticks: {line}");
+            let mut file: Option<(&str, String)> = None;
+            for place in (1..parts.len()).step_by(2) {
+                let code = parts[place];
+                if is_path(code) {
+                    let found = root().join(code);
+                    assert!(found.exists(), "{path} names {code}, which does not exist");
+                    file = std::fs::read_to_string(found).ok().map(|text| (code, text));
+                    continue;
+                }
+                let follows = matches!(parts[place - 1], " " | ", " | ", then ");
+                let Some((name, text)) = file.as_ref().filter(|_| follows) else {
+                    file = None;
+                    continue;
+                };
+                let is_there = match name.ends_with(".rs") {
+                    true => ITEMS.iter().any(|item| holds_word(text, &format!("{item} {code}"))),
+                    false => holds_word(text, code),
+                };
+                assert!(is_there, "{path}: no {code} in {name}");
+                n_names += 1;
+            }
+        }
+    }
+    assert!(n_names > 150, "only {n_names} names were found");
+}
+
+#[test]
+fn links_between_the_pages_lead_to_files() {
+    let mut n_links = 0;
+    for (path, text) in
+        ["docs", "README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"].into_iter().flat_map(pages)
+    {
+        let folder = root().join(&path).parent().unwrap().to_owned();
+        for link in prose(&text).flat_map(|line| line.split("](").skip(1)) {
+            let target = link.split([')', '#']).next().unwrap();
+            if target.contains("://") || target.is_empty() {
+                continue;
+            }
+            assert!(folder.join(target).exists(), "{path}: {target} leads nowhere");
+            n_links += 1;
+        }
+    }
+    assert!(n_links > 50, "only {n_links} links were found");
+}
+
+#[test]
+fn the_protocol_page_says_every_code_limit_and_frame() {
+    let page = page("docs/protocol.md");
+    let says = |row: String| assert!(page.contains(&row), "docs/protocol.md lacks {row}");
+    for code in ErrorCode::ALL {
+        let status = Refusal::new(*code, "").status().as_u16();
+        let retry = if code.may_retry() { "yes" } else { "no" };
+        says(format!("\n| `{code}` | {status} | {retry} | "));
+    }
+    for code in CloseCode::ALL {
+        let back = match code.reconnect() {
+            Reconnect::Yes => "yes",
+            Reconnect::AfterDelay => "after the delay",
+            Reconnect::No => "no",
+        };
+        says(format!("\n| {} | `{}` | {back} | ", code.code(), code.name()));
+    }
+    let limits = serde_json::to_value(Limits::default()).unwrap();
+    for (key, value) in limits.as_object().unwrap() {
+        says(format!("\n| `{key}` | {value} | "));
+    }
+    let (from_client, from_server) = page.split_once("\n### Frames from the server\n").unwrap();
+    let document = asyncapi::document();
+    for name in document["components"]["messages"].as_object().unwrap().keys() {
+        let (side, t) = name.split_once('_').unwrap();
+        let part = if side == "client" { from_client } else { from_server };
+        let sample = part.lines().find(|line| line.starts_with(&format!("{{\"t\":\"{t}\"")));
+        let sample = sample.unwrap_or_else(|| panic!("docs/protocol.md has no sample of {name}"));
+        if side == "client" {
+            let mut frames = parse_client(sample, &Limits::default()).unwrap();
+            assert!(frames.remove(0).is_ok(), "{sample}");
+        } else {
+            let frame: ServerFrame = serde_json::from_str(sample).unwrap();
+            let sample: Value = serde_json::from_str(sample).unwrap();
+            assert_eq!(serde_json::to_value(&frame).unwrap(), sample);
+        }
+    }
+}
+
+#[test]
+fn the_protocol_page_says_which_streams_are_ordered() {
+    let page = page("docs/protocol.md");
+    let order = page.split("\n## ").find(|section| section.starts_with("Order\n")).unwrap();
+    for (stream, kind) in [
+        ("the log of one chat", "strict: `seq`"),
+        ("the own account stream", "strict: `seq`"),
+        ("typing", "none; may be lost"),
+        ("presence", "none; may be lost"),
+    ] {
+        assert!(order.contains(&format!("\n| {stream} | {kind}")), "{stream}");
+    }
+}
+
+#[test]
+fn the_configuration_page_says_every_key() {
+    let page = page("docs/operations/configuration.md");
+    let mut rows = Vec::new();
+    key_rows("", &serde_json::to_value(Config::default()).unwrap(), &mut rows);
+    for row in &rows {
+        assert!(page.contains(row), "docs/operations/configuration.md lacks {row}");
+    }
+    assert_eq!(page.matches(" | `PARLOR_").count(), rows.len(), "a key that is gone");
+}
+
+/// The row of each key: its name, its default, its variable.
+fn key_rows(key: &str, value: &Value, rows: &mut Vec<String>) {
+    let default = match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let path = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+                key_rows(&path, value, rows);
+            }
+            return;
+        }
+        Value::Null | Value::Array(_) => "none".to_owned(),
+        Value::String(text) => format!("`{text}`"),
+        other => format!("`{other}`"),
+    };
+    let variable = key.replace('.', "__").to_uppercase();
+    rows.push(format!("\n| `{key}` | {default} | `PARLOR_{variable}` | "));
+}
+
+#[tokio::test]
+async fn every_metric_is_explained() {
+    let world = World::start().await;
+    // Requests are told of once there was one.
+    call(world.address, Method::GET, "/healthz", None, None).await;
+    let metrics = call(world.address, Method::GET, "/metrics", None, None).await;
+    let told =
+        metrics.body.as_str().unwrap().lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let names: Vec<&str> = told.filter_map(|line| line.split(' ').next()).collect();
+    let page = page("docs/operations/run-it.md");
+    for name in &names {
+        assert!(page.contains(&format!("\n| `{name}` | ")), "run-it.md does not explain {name}");
+    }
+    assert_eq!(page.matches("\n| `parlor_").count(), names.len(), "a metric that is gone");
 }
