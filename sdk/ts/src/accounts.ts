@@ -62,8 +62,7 @@ export class AccountsState implements Accounts, Listener {
   }
 
   async deleteAccount(password: string): Promise<void> {
-    // A wrong password is answered like a lost session; here it is the password's.
-    await this.core.http.call("DELETE", "/users/me", { body: { password }, keepsSession: true });
+    await this.core.http.call("DELETE", "/users/me", { body: { password } });
     await this.session.forget();
   }
 
