@@ -251,3 +251,71 @@ test("older messages load on the way up without a jump, and a long chat keeps th
   await bounded();
   for (const person of [pia, ralf, phone]) await person.context.close();
 });
+
+test("on a phone a conversation opens at its end, and no time stands on the words of any direction", async () => {
+  const sara = await world.person("sara");
+  const tom = await world.person("tom", { viewport: { width: 390, height: 844 }, hasTouch: true });
+  await sara.opensChatWith(tom);
+  const { chatId } = sara;
+  await sara.saysMany(
+    chatId,
+    Array.from({ length: 60 }, (_, i) => `line ${i + 1} ${"and a few more words ".repeat(i % 5)}`),
+  );
+  const hebrew = "\u05e9\u05dc\u05d5\u05dd";
+  const texts = [hebrew, `${hebrew} `.repeat(12).trim(), "short", "```\ncode\n```"];
+  await sara.saysMany(chatId, texts);
+  for (let n_words = 1; n_words < 12; n_words++) await tom.saysMany(chatId, ["word ".repeat(n_words).trim()]);
+  await sara.says("last");
+  await sara.seesTick("last", "Delivered");
+  const { body } = await sara.calls("GET", `/chats/${chatId}/messages?limit=1`);
+  await tom.calls("PUT", `/messages/${body.messages[0].message_id}/status`, { status: "read" });
+  await tom.seesUnread("sara", 0);
+  await tom.opens("sara");
+  await tom.hears("last");
+  await tom.until(() => document.querySelector('[role="log"]').classList.contains("placed"));
+  const rest = await tom.page
+    .getByRole("log")
+    .evaluate((log) => log.scrollHeight - log.scrollTop - log.clientHeight);
+  assert.ok(rest < 1, `${rest} px below the fold`);
+  const covered = await tom.page.locator("main article").evaluateAll((rows) =>
+    rows.flatMap((row) => {
+      const time = row.querySelector("time").getBoundingClientRect();
+      const words = document.createTreeWalker(row.querySelector(".body"), NodeFilter.SHOW_TEXT);
+      const boxes = [];
+      while (words.nextNode()) {
+        const range = document.createRange();
+        range.selectNodeContents(words.currentNode);
+        boxes.push(...range.getClientRects());
+      }
+      const on = boxes.some(
+        (box) =>
+          box.width > 0 &&
+          box.left < time.right &&
+          box.right > time.left &&
+          box.top < time.bottom &&
+          box.bottom > time.top,
+      );
+      return on ? [row.textContent] : [];
+    }),
+  );
+  assert.deepEqual(covered, []);
+  const lonely = await tom.page
+    .getByRole("log")
+    .evaluate(
+      (log) =>
+        [...log.querySelectorAll(".day, article")].filter(
+          (one, i, all) => one.matches(".day") && !all[i + 1]?.matches("article"),
+        ).length,
+    );
+  assert.equal(lonely, 0, "a day line without anything under it");
+  await tom.goesOffline();
+  await tom.says("kept");
+  await tom.seesSubtitle("Offline, 1 message waiting");
+  const cut = await tom.subtitle.evaluate((line) =>
+    [line, ...line.querySelectorAll("*")].some(
+      (one) => one.scrollWidth > one.clientWidth + 1 && one.clientWidth > 0,
+    ),
+  );
+  assert.equal(cut, false, "what the connection says is there whole");
+  for (const person of [sara, tom]) await person.context.close();
+});
