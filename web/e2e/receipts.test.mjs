@@ -116,7 +116,6 @@ test("a message is not read while its tab is behind another one, and is once it 
   await jo.hears("second");
   await ivo.seesTick("second", "Delivered");
   await jo.seesUnread("ivo", 1);
-  // The same connection carries an answer of the person's own account meanwhile: nothing is read by it.
   await ivo.says("third");
   await jo.hears("third");
   await ivo.seesTick("third", "Delivered");
