@@ -26,6 +26,7 @@ check: node_modules ## Formatting, lints, types, guards, unit and integration te
 	npm run lint
 	npm run gen:check --workspace sdk/ts
 	npm test --workspace sdk/ts
+	npm test --workspace web
 
 browser: web ## Journeys of people through the real app and the real binary, in Debian's Chromium
 	command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -qy chromium; } \

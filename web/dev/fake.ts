@@ -626,7 +626,7 @@ export function makeClient(): Client {
       async changePassword() {
         await after(200);
       },
-    } as Client["accounts"],
+    },
     devices: {
       async list() {
         await after(100);

@@ -48,13 +48,13 @@ export class World {
     return world;
   }
 
-  /** The first time on a free port, later on the same one. */
-  async startServer() {
+  /** The first time on a free port, later on the same one. `settings`: environment variables of this run. */
+  async startServer(settings = {}) {
     const child = spawn(
       binary,
       ["serve", "--listen", `127.0.0.1:${this.#port}`, "--data", join(this.#folder, "data")],
       {
-        env: { ...process.env, PARLOR_RATE_LIMITS: "off", PARLOR_LOG: "error" },
+        env: { ...process.env, PARLOR_RATE_LIMITS: "off", PARLOR_LOG: "error", ...settings },
         stdio: ["ignore", "pipe", "inherit"],
       },
     );
@@ -85,11 +85,18 @@ export class World {
     return person;
   }
 
-  /** The same account in another browser. */
-  async otherDevice(person) {
-    const other = await Person.open(this, this.#browser, person.name, {});
+  /** The same account in another browser. `fresh` looks on from before the sign-in. */
+  async otherDevice(person, fresh = () => {}) {
+    const other = await this.browserOf(person.name);
+    other.password = person.password;
+    fresh(other);
     await other.signsIn();
     return other;
+  }
+
+  /** A browser in which nobody is signed in. */
+  async browserOf(name, options = {}) {
+    return Person.open(this, this.#browser, name, options);
   }
 
   async end() {
@@ -102,11 +109,19 @@ export class World {
 
 class Person {
   static async open(world, browser, name, options) {
+    const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
+    const person = await Person.openTab(world, context, name);
+    await person.page.goto(world.url);
+    return person;
+  }
+
+  static async openTab(world, context, name) {
     const person = new Person();
     person.world = world;
     person.name = name;
-    person.context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
-    person.page = await person.context.newPage();
+    person.password = "correct horse battery";
+    person.context = context;
+    person.page = await context.newPage();
     person.page.setDefaultTimeout(PATIENCE);
     person.page.on("pageerror", (error) => world.complaints.push(`${name}: ${error.stack}`));
     person.page.on("console", (message) => {
@@ -114,8 +129,15 @@ class Person {
       if (message.type() === "error" && !/Failed to load resource|WebSocket connection/.test(message.text()))
         world.complaints.push(`${name}: ${message.text()}`);
     });
-    await person.page.goto(world.url);
     return person;
+  }
+
+  /** A second tab of the same browser, at a chat or at the list. */
+  async otherTab(chatId = null) {
+    const tab = await Person.openTab(this.world, this.context, this.name);
+    await tab.page.goto(tab.addressOf(chatId));
+    await tab.page.getByRole("button", { name: "New chat" }).first().waitFor();
+    return tab;
   }
 
   async signsUp() {
@@ -123,17 +145,40 @@ class Person {
     await page.getByRole("button", { name: "Create an account" }).click();
     await page.locator("input[name=username]").fill(name);
     await page.locator("input[name=email]").fill(`${name}@example.org`);
-    await page.locator("input[name=password]").fill("correct horse battery");
+    await page.locator("input[name=password]").fill(this.password);
     await page.locator("button[type=submit]").click();
     await page.getByRole("button", { name: "New chat" }).first().waitFor();
   }
 
   async signsIn() {
+    await this.knocks();
+    await this.page.getByRole("button", { name: "New chat" }).first().waitFor();
+  }
+
+  /** Fills in name and password, and does not wait for what comes of it. */
+  async knocks() {
     const { page, name } = this;
     await page.locator("input[name=login]").fill(name);
-    await page.locator("input[name=password]").fill("correct horse battery");
+    await page.locator("input[name=password]").fill(this.password);
     await page.locator("button[type=submit]").click();
-    await page.getByRole("button", { name: "New chat" }).first().waitFor();
+  }
+
+  async goesToSettings(section) {
+    await this.page.goto(`${this.world.url}#/settings/${section}`);
+    await this.page.getByRole("heading", { name: "Settings" }).waitFor();
+  }
+
+  async changesPassword(current, wanted) {
+    await this.page.getByRole("button", { name: "Change password" }).click();
+    await this.page.getByLabel("Present password").fill(current);
+    await this.page.getByLabel("New password").fill(wanted);
+    await this.page.getByRole("button", { name: "Change password" }).click();
+  }
+
+  /** The stores of accounts that this browser keeps. */
+  async databases() {
+    const all = await this.page.evaluate(async () => (await indexedDB.databases()).map(({ name }) => name));
+    return all.filter((name) => name.startsWith("parlor "));
   }
 
   async opensChatWith(other) {
@@ -141,7 +186,6 @@ class Person {
     await page.getByRole("button", { name: "New chat" }).first().click();
     const dialog = page.locator("dialog[open]");
     await dialog.locator("input:not([type=radio])").first().fill(other.name);
-    await page.keyboard.press("Enter");
     await dialog.getByText(`@${other.name}`).click();
     await this.isIn(other.name);
   }
@@ -159,7 +203,6 @@ class Person {
     await dialog.getByLabel("Group name").fill(title);
     for (const other of others) {
       await dialog.getByLabel("Add people").fill(other.name);
-      await page.keyboard.press("Enter");
       await dialog.getByText(`@${other.name}`).click();
     }
     await dialog.getByRole("button", { name: "Create group" }).click();
@@ -172,6 +215,40 @@ class Person {
     await this.isIn(title);
   }
 
+  /** The id of the open chat, as the address says. */
+  get chatId() {
+    return /#\/chat\/(\d+)/.exec(this.page.url())[1];
+  }
+
+  addressOf(chatId) {
+    return `${this.world.url}#/${chatId === null ? "" : `chat/${chatId}`}`;
+  }
+
+  /** The row of a chat in the list. */
+  rowOf(title) {
+    return this.page
+      .getByRole("navigation")
+      .locator("a[data-chat]")
+      .filter({ has: this.page.getByText(title, { exact: true }) });
+  }
+
+  /** Waits until the list shows so many unread messages of a chat. */
+  async seesUnread(title, count) {
+    const row = this.rowOf(title);
+    await row.waitFor();
+    if (count === 0) await row.getByRole("img", { name: /unread/ }).waitFor({ state: "detached" });
+    else await row.getByRole("img", { name: `${count} unread`, exact: true }).waitFor();
+  }
+
+  /** The line under the name of the open chat: presence, or how the connection is. */
+  get subtitle() {
+    return this.page.locator("main header .sub");
+  }
+
+  async seesSubtitle(text) {
+    await this.subtitle.getByText(text).waitFor();
+  }
+
   get composer() {
     return this.page.locator("textarea").first();
   }
@@ -179,6 +256,15 @@ class Person {
   async says(text) {
     await this.composer.fill(text);
     await this.composer.press("Enter");
+  }
+
+  /** Says it, and answers the id that the server gave it. */
+  async saysAndIsAcked(text) {
+    await this.says(text);
+    await this.seesTick(text, "Sent");
+    const { body } = await this.calls("GET", `/chats/${this.chatId}/messages?limit=1`);
+    assert.equal(body.messages[0].message, text);
+    return body.messages[0].message_id;
   }
 
   /** The texts of others and own, in the order of the screen. */
@@ -198,6 +284,71 @@ class Person {
     await row.locator(`[aria-label="${tick}"], [title="${tick}"]`).first().waitFor({ state: "attached" });
   }
 
+  /** Waits until something holds that this person's page is asked for. */
+  async until(what, argument) {
+    await this.page.waitForFunction(what, argument);
+  }
+
+  /** Another tab comes to the front: the app is open, and nobody looks at it. */
+  async looksAway() {
+    // Browsers under automation pretend that every page has the focus: the pretence ends here.
+    this.devtools ??= await this.context.newCDPSession(this.page);
+    await this.devtools.send("Emulation.setFocusEmulationEnabled", { enabled: false });
+    this.inFront = await this.context.newPage();
+    await this.inFront.bringToFront();
+    await this.until(() => !document.hasFocus());
+  }
+
+  async looksBack() {
+    await this.inFront.close();
+    await this.page.bringToFront();
+    await this.until(() => document.visibilityState === "visible" && document.hasFocus());
+  }
+
+  /** Notes what the page asks of the server and what its sockets carry, from now on. */
+  watchTraffic() {
+    const traffic = { requests: [], sent: [], received: [] };
+    const frames = (payload) => [JSON.parse(payload)].flat();
+    this.page.on("request", (request) => {
+      const { pathname } = new URL(request.url());
+      if (pathname.startsWith("/api/")) traffic.requests.push(`${request.method()} ${pathname}`);
+    });
+    this.page.on("websocket", (socket) => {
+      socket.on("framesent", ({ payload }) => traffic.sent.push(...frames(payload)));
+      socket.on("framereceived", ({ payload }) => traffic.received.push(...frames(payload)));
+    });
+    return traffic;
+  }
+
+  /** A call to the server with the cookie of this browser. */
+  async calls(method, path, body) {
+    return this.page.evaluate(
+      async ([method, path, body]) => {
+        const answer = await fetch(`api/v1${path}`, {
+          method,
+          headers: {
+            "x-parlor-client": "web",
+            ...(body === undefined ? {} : { "content-type": "application/json" }),
+          },
+          ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+        });
+        const text = await answer.text();
+        return { status: answer.status, body: text === "" ? null : JSON.parse(text) };
+      },
+      [method, path, body],
+    );
+  }
+
+  /** Writes many messages at once, past the app. */
+  async saysMany(chatId, texts) {
+    for (let from = 0; from < texts.length; from += 100) {
+      const messages = texts.slice(from, from + 100).map((message) => ({ chat_id: chatId, message }));
+      const { status, body } = await this.calls("POST", "/messages/batch", { messages });
+      assert.equal(status, 200);
+      assert.ok(body.results.every((one) => one.status === 201));
+    }
+  }
+
   async goesOffline() {
     await this.context.setOffline(true);
   }
@@ -206,9 +357,9 @@ class Person {
     await this.context.setOffline(false);
   }
 
-  async reloads() {
+  async reloads(shown = this.composer) {
     await this.page.reload();
-    await this.composer.waitFor();
+    await shown.waitFor();
   }
 
   /** axe finds nothing on the page as it stands. */

@@ -56,9 +56,13 @@ export class AccountsState implements Accounts, Listener {
     return this.#took(await this.core.http.call("PATCH", "/users/me", { body }));
   }
 
+  async changePassword(request: { current: string; new: string }): Promise<void> {
+    const body = { password: { current: request.current, new: request.new } };
+    await this.#took(await this.core.http.call("PATCH", "/users/me", { body }));
+  }
+
   async deleteAccount(password: string): Promise<void> {
-    // A wrong password is answered like a lost session; here it is the password's.
-    await this.core.http.call("DELETE", "/users/me", { body: { password }, keepsSession: true });
+    await this.core.http.call("DELETE", "/users/me", { body: { password } });
     await this.session.forget();
   }
 

@@ -17,7 +17,14 @@ import { Outbox } from "./outbox";
 import { PresencesState } from "./presence";
 import { ReceiptsState } from "./receipts";
 import { defaultRuntime, type Timer } from "./runtime";
-import { indexedDbStore, memoryStore, type Snapshot, type Store, type StoreProvider } from "./store";
+import {
+  indexedDbStore,
+  memoryStore,
+  type Snapshot,
+  type Store,
+  type StoreProvider,
+  trimHistory,
+} from "./store";
 import { Replica } from "./sync";
 import { isSeq, readUser, type ServerFrame, type WireSignedIn, type WireUser } from "./wire";
 
@@ -319,6 +326,8 @@ class ParlorClient implements Client {
       store = await this.#stores.open(this.#server, user.user_id);
       snapshot = await store.load();
     }
+    // A cut that fails (another window was quicker, the disk is full) leaves what was there, cut or not.
+    snapshot = await trimHistory(store, snapshot).catch(() => store.load());
     const replica: Replica = new Replica({
       runtime,
       http,

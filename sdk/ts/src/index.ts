@@ -205,6 +205,11 @@ export interface Accounts {
   signOut(): Promise<void>;
   /** Only the fields given are changed. */
   update(change: { displayName?: string; privacy?: Partial<Privacy> }): Promise<Me>;
+  /**
+   * This session stays, all others end. Errors: 422 with `field` `password.current` (not the password in force)
+   * or `password.new` (too short; code `weak_password` if it is easy to guess).
+   */
+  changePassword(request: { current: string; new: string }): Promise<void>;
   /** Shuts the account at once; erasure follows on the server. */
   deleteAccount(password: string): Promise<void>;
   /** Exact look-up by username; null if there is none, or none that may be known. */

@@ -28,7 +28,8 @@ export class PresencesState implements Presences, Listener {
   readonly #typing = new Map<string, Cell<readonly string[]>>();
   readonly #typingTimers = new Map<string, Timer>();
   #own: { chatId: string; toldAtMs: number; idle: Timer } | null = null;
-  #focus: { chat_id: string | null; visible: boolean } = { chat_id: null, visible: false };
+  /** Null until the application said it: a bot has no screen. */
+  #focus: { chat_id: string | null; visible: boolean } | null = null;
 
   constructor(private readonly core: Core) {}
 
@@ -70,7 +71,7 @@ export class PresencesState implements Presences, Listener {
   }
 
   setFocus(chatId: string | null, visible: boolean): void {
-    if (this.#focus.chat_id === chatId && this.#focus.visible === visible) return;
+    if (this.#focus?.chat_id === chatId && this.#focus.visible === visible) return;
     this.#focus = { chat_id: chatId, visible };
     this.core.connection.send({ t: "focus", ...this.#focus });
   }
@@ -88,6 +89,12 @@ export class PresencesState implements Presences, Listener {
 
   /** A message ends its author's typing, before any frame says so. */
   onChange(change: Change): void {
+    // Strangers see "hidden"; who shares a chat from now on may see more, but the server tells it only when asked.
+    const met = change.answered.size > 0 || change.events.some((event) => event.kind === "join");
+    if (met && [...this.#people.values()].some((cell) => cell.watched && cell.get().status === "hidden")) {
+      this.#watched = "";
+      this.#watchSoon(WATCH_DELAY_MS);
+    }
     for (const event of change.events) {
       const message = event.kind === "message" ? (event.message as { sender_id?: unknown } | null) : null;
       if (typeof message?.sender_id === "string") this.#types(event.chat_id, message.sender_id, false);
@@ -97,8 +104,7 @@ export class PresencesState implements Presences, Listener {
   onLive(): void {
     this.#watched = "";
     this.#watchSoon(0);
-    if (this.#focus.visible || this.#focus.chat_id !== null)
-      this.core.connection.send({ t: "focus", ...this.#focus });
+    if (this.#focus !== null) this.core.connection.send({ t: "focus", ...this.#focus });
   }
 
   onDown(): void {

@@ -3,6 +3,7 @@
 // One interface, two engines: IndexedDB and memory (tests, and browsers that refuse storage). A logical step is
 // one `write`, all or nothing; the resume cursor is written in the same step as what came before it.
 // History here is a cache and may vanish; the outbox and the drafts are the user's own words and may not.
+// It is bounded: each start keeps the newest positions of every chat (`CACHE`, `trimHistory`).
 // What the records mean is decided in sync.ts and outbox.ts.
 
 import { type DBSchema, deleteDB, type IDBPDatabase, type IDBPTransaction, openDB } from "idb";
@@ -109,6 +110,8 @@ export interface Step {
   putUser(user: WireUser): Promise<void>;
   /** Removes everything but outbox and drafts and starts a new generation. Answers its number. */
   clearCache(): Promise<number>;
+  /** Other windows of the account must load anew before they write again. Answers the number of the generation. */
+  newGeneration(): Promise<number>;
 }
 
 export interface Store {
@@ -139,6 +142,35 @@ export interface StoreProvider {
 /** Another window of the account started the cache again: load anew. */
 export class StaleStoreError extends Error {
   override readonly name = "StaleStoreError";
+}
+
+// ---------------------------------------------------------------------------------------------------------
+// Bounds
+
+/**
+ * `positions`: the newest positions of each chat's log that stay cached from one start to the next. `slack`: cut only
+ * when so many more are there, since each cut makes other open windows load anew.
+ */
+export const CACHE = { positions: 1_000, slack: 250 };
+
+/**
+ * Cuts the cached history of every long chat down to its newest positions. Called when an account is opened, before
+ * anything is on screen; what was cut is fetched again when somebody scrolls up to it.
+ */
+export async function trimHistory(store: Store, snapshot: Snapshot, bounds = CACHE): Promise<Snapshot> {
+  const long = snapshot.chats.filter(
+    ({ fromSeq, knownSeq }) => knownSeq - fromSeq + 1 > bounds.positions + bounds.slack,
+  );
+  if (long.length === 0) return snapshot;
+  const cut = new Map(
+    long.map((record) => [record.chatId, { ...record, fromSeq: record.knownSeq - bounds.positions + 1 }]),
+  );
+  const generation = await store.write(snapshot.generation, async (step) => {
+    for (const record of cut.values()) await step.removeEntriesBefore(record);
+    return step.newGeneration();
+  });
+  const chats = snapshot.chats.map((record) => cut.get(record.chatId) ?? record);
+  return { ...snapshot, generation, chats };
 }
 
 // ---------------------------------------------------------------------------------------------------------
@@ -332,6 +364,14 @@ class MemoryStep implements Step {
       this.tables.entries.clear();
       this.tables.byMessage.clear();
       this.tables.users.clear();
+    });
+    return generation;
+  }
+
+  async newGeneration(): Promise<number> {
+    const generation = this.tables.generation + 1;
+    this.#changes.push(() => {
+      this.tables.generation = generation;
     });
     return generation;
   }
@@ -585,6 +625,12 @@ class IndexedDbStep implements Step {
     this.#head = { key: META_KEY, generation, meta: EMPTY_META };
     await this.tx.objectStore("meta").put(this.#head);
     return generation;
+  }
+
+  async newGeneration(): Promise<number> {
+    this.#head = { ...this.#head, generation: this.#head.generation + 1 };
+    await this.tx.objectStore("meta").put(this.#head);
+    return this.#head.generation;
   }
 }
 

@@ -197,6 +197,10 @@ export class Replica {
           meta = EMPTY_META;
           return generation;
         },
+        newGeneration: async () => {
+          generation = await step.newGeneration();
+          return generation;
+        },
         putChat: (record) => step.putChat(record),
         removeChat: (chatId) => step.removeChat(chatId),
         entry: (chatId, seq) => step.entry(chatId, seq),

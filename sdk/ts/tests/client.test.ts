@@ -142,4 +142,20 @@ describe("the session", () => {
       retryAfterMs: null,
     });
   });
+
+  it("changes the password, and a wrong one is no lost session", async () => {
+    const world = new World();
+    const client = await world.live();
+    await client.accounts.changePassword({ current: "old one", new: "a better one" });
+    expect(world.server.requests.at(-1)).toMatchObject({
+      method: "PATCH",
+      path: "/users/me",
+      body: { password: { current: "old one", new: "a better one" } },
+    });
+    const body = { status: 422, code: "invalid", detail: "not it", field: "password.current" };
+    world.server.refusals.push({ match: /PATCH \/users\/me/, answer: { status: 422, body }, times: 1 });
+    const refused = client.accounts.changePassword({ current: "wrong", new: "a better one" });
+    await expect(refused).rejects.toMatchObject({ status: 422, field: "password.current" });
+    expect(client.session.get().state).toBe("signed_in");
+  });
 });

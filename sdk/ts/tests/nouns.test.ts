@@ -253,6 +253,22 @@ describe("presence", () => {
     expect(bob.values.at(-1)?.status).toBe("online");
   });
 
+  it("of a stranger is asked for again once there is a chat", async () => {
+    const world = new World();
+    const client = await world.live();
+    const bob = follow(client.presence.of(world.bob));
+    await world.rest();
+    const [socket] = world.server.sockets;
+    socket?.tell({ t: "presence", user_id: world.bob, status: "hidden", last_seen: null });
+    await world.rest();
+    expect(bob.values.at(-1)?.status).toBe("hidden");
+    const asked = world.heard("watch").length;
+    await client.chats.direct(world.bob);
+    await world.rest();
+    expect(world.heard("watch").length).toBe(asked + 1);
+    expect(bob.values.at(-1)?.status).toBe("online");
+  });
+
   it("tells typing sparingly, and forgets who stopped without a word", async () => {
     const world = new World();
     const chat = world.server.chat([world.ann, world.bob]);

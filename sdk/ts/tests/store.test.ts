@@ -3,7 +3,7 @@
 import "fake-indexeddb/auto";
 import { describe, expect, it } from "vitest";
 import { indexedDbStore, memoryStore, type StoreProvider } from "../src/index";
-import { type ChatRecord, type EntryRecord, StaleStoreError } from "../src/store";
+import { CACHE, type ChatRecord, type EntryRecord, StaleStoreError, trimHistory } from "../src/store";
 import { entryOf } from "../src/sync";
 import { readChat, readMessage } from "../src/wire";
 import { follow, shown, truth, World } from "./world/world";
@@ -146,6 +146,28 @@ for (const [name, make] of engines) {
       expect((await store.load()).chats).toEqual([]);
     });
 
+    it("keeps the newest of a long history, and makes other windows load anew", async () => {
+      const { store } = await fresh();
+      const bounds = { positions: 20, slack: 5 };
+      const all = 26;
+      await store.write(1, async (step) => {
+        for (let seq = 1; seq <= all; seq += 1) await step.putEntry(entry(seq));
+        await step.putChat(record(all));
+        await step.putDraft(CHAT, "mine");
+      });
+      const cut = await trimHistory(store, await store.load(), bounds);
+      expect(cut.generation).toBe(2);
+      expect(cut.chats[0]).toMatchObject({ knownSeq: all, fromSeq: 7 });
+      expect(cut.drafts.get(CHAT)).toBe("mine");
+      const kept = await store.entriesBefore(CHAT, all + 1, all);
+      expect(kept.map(({ seq }) => seq)).toEqual(Array.from({ length: 20 }, (_, i) => 7 + i));
+      expect(await store.load()).toEqual(cut);
+      const late = store.write(1, (step) => step.putChat(record(all)));
+      await expect(late).rejects.toBeInstanceOf(StaleStoreError);
+      // Once cut, nothing is to do until much has come again.
+      expect(await trimHistory(store, cut, bounds)).toBe(cut);
+    });
+
     it("keeps accounts apart and remembers the last one", async () => {
       const { provider, server, store } = await fresh();
       const other = await provider.open(server, "6");
@@ -183,6 +205,54 @@ for (const [name, make] of engines) {
     });
   });
 }
+
+describe("a long chat", () => {
+  it("is cached up to a bound, and the rest comes from the server without a hole", async () => {
+    const world = new World();
+    const chat = world.server.chat([world.ann, world.bob]);
+    const store = memoryStore();
+    const first = await world.live(store);
+    for (let i = 0; i < CACHE.positions + 350; i += 1) world.server.say(chat, world.bob, `m${i}`);
+    await world.rest(2_000);
+    await first.stop();
+    const opened = await store.open("https://chat.example", world.ann);
+    expect((await opened.load()).chats[0]?.fromSeq).toBeLessThan(10);
+    const client = await world.live(store);
+    expect((await opened.load()).chats[0]?.fromSeq).toBe(chat.log.length - CACHE.positions + 1);
+    expect((await opened.entriesBefore(chat.chatId, chat.log.length + 1, 10_000)).length).toBe(
+      CACHE.positions,
+    );
+    const window = follow(client.messages.of(chat.chatId));
+    await world.rest();
+    for (let i = 0; i < 100 && client.messages.of(chat.chatId).get().hasOlder; i += 1) {
+      await client.messages.loadOlder(chat.chatId);
+    }
+    expect(shown(window.values.at(-1)?.entries ?? [])).toEqual(truth(chat));
+    await client.stop();
+  });
+
+  it("that is cut by one window is loaded anew by the other", async () => {
+    const world = new World();
+    const chat = world.server.chat([world.ann, world.bob]);
+    const store = memoryStore();
+    const one = await world.live(store);
+    for (let i = 0; i < CACHE.positions + 350; i += 1) world.server.say(chat, world.bob, `m${i}`);
+    await world.rest(2_000);
+    const window = follow(one.messages.of(chat.chatId));
+    const two = await world.live(store);
+    world.server.say(chat, world.bob, "news");
+    await world.rest(2_000);
+    for (const client of [one, two]) {
+      for (let i = 0; i < 100 && client.messages.of(chat.chatId).get().hasOlder; i += 1) {
+        await client.messages.loadOlder(chat.chatId);
+      }
+      expect(shown(client.messages.of(chat.chatId).get().entries)).toEqual(truth(chat));
+    }
+    window.stop();
+    await one.stop();
+    await two.stop();
+  });
+});
 
 describe("a store that fails", () => {
   it("is replaced by memory, and sending goes on", async () => {

@@ -81,15 +81,17 @@ function listDay(at: Moment, now: Moment): string {
   return (sameYear ? formats.day : formats.dayYear).format(new Date(at));
 }
 
-/** "Last seen 5 minutes ago", and the date once that says more. */
+/** "Last seen 5 minutes ago", then "yesterday at 21:14", and the date once that says more. */
 export function lastSeen(at: Moment, now: Moment): string {
   const seconds = Math.max(0, (Number(new Date(now)) - Number(new Date(at))) / 1000);
   if (seconds < 60) return t("presence.lastSeenNow");
   const minutes = Math.floor(seconds / 60);
   if (minutes < 60) return t("presence.lastSeen", { ago: relative.format(-minutes, "minute") });
   const n_hours = Math.floor(minutes / 60);
-  if (n_hours < 24) return t("presence.lastSeen", { ago: relative.format(-n_hours, "hour") });
   const days = dayNumber(now) - dayNumber(at);
+  // In the small hours "3 hours ago" says more than "yesterday".
+  if (days === 0 || n_hours < 12) return t("presence.lastSeen", { ago: relative.format(-n_hours, "hour") });
+  if (days === 1) return t("presence.lastSeenYesterday", { time: clockTime(at) });
   if (days < 7) return t("presence.lastSeen", { ago: relative.format(-days, "day") });
   return t("presence.lastSeenAt", { time: listDay(at, now) });
 }

@@ -281,6 +281,7 @@ export const en = {
   "presence.offline": "Offline",
   "presence.lastSeen": "Last seen {ago}",
   "presence.lastSeenNow": "Last seen just now",
+  "presence.lastSeenYesterday": "Last seen yesterday at {time}",
   "presence.lastSeenAt": "Last seen on {time}",
   "typing.one": "{name} is typing",
   "typing.two": "{name} and {other} are typing",

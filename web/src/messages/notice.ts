@@ -2,6 +2,10 @@
 import type { NoticeEntry } from "@parlor/sdk";
 import { type Part, parts, t } from "../i18n";
 
+/** Whether there is a sentence for it at all. */
+export const tells = (entry: NoticeEntry, direct: boolean): boolean =>
+  noticeParts(entry, null, "", "", direct) !== null;
+
 export function noticeParts(
   entry: NoticeEntry,
   meId: string | null,

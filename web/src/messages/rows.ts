@@ -50,7 +50,12 @@ const GROUP_GAP_MS = 5 * 60_000;
 export class Rows {
   #last = new Map<string, Row>();
 
-  build(entries: readonly Entry[], line: NewLine | null): Row[] {
+  /** `tells`: whether a notice has words; one without gets no row, and no day line stands over it alone. */
+  build(
+    entries: readonly Entry[],
+    line: NewLine | null,
+    tells: (notice: NoticeEntry) => boolean = () => true,
+  ): Row[] {
     const rows: Row[] = [];
     const newestOwn = entries.findLast(
       (entry) => entry.kind === "message" && entry.mine && !entry.deleted && entry.sending !== "failed",
@@ -64,6 +69,7 @@ export class Rows {
       if (row?.kind === "message") row.last = true;
     };
     for (const entry of entries) {
+      if (entry.kind === "notice" && !tells(entry)) continue;
       const at = entry.createdAt;
       if (at !== null && dayNumber(at) !== day) {
         day = dayNumber(at);
