@@ -1,6 +1,6 @@
 //! Accounts: sign-up, profile, privacy, deletion; and the cache of people.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use moka::sync::Cache;
 use parlor_proto::{
@@ -112,6 +112,7 @@ impl Accounts<'_> {
             }
             update.privacy = Some(privacy);
         }
+        let changes_privacy = update.privacy.is_some();
         let changes_password = patch.password.is_some();
         if let Some(change) = patch.password {
             self.prove(caller, &account, change.current, "password.current").await?;
@@ -132,6 +133,9 @@ impl Accounts<'_> {
             let port = &core.ports.devices;
             let gone = port.remove_others(caller.user_id, Some(caller.device_id)).await?;
             core.forget_sessions(caller.user_id, gone);
+        }
+        if changes_privacy {
+            core.presence().privacy_changed(caller.user_id, &account.privacy).await;
         }
         // The stream already holds the step; tell it to the devices that are connected.
         let head = core.ports.accounts.own_head(caller.user_id).await?;
@@ -336,6 +340,20 @@ impl Core {
         let account = Arc::new(account);
         self.people.accounts.insert(user_id, account.clone());
         Ok(account)
+    }
+
+    /// Returns those of these people who exist, deleted ones included; asks the store at most once.
+    pub(crate) async fn existing(&self, user_ids: &BTreeSet<UserId>) -> Result<BTreeSet<UserId>> {
+        let is_known = |user_id: &UserId| self.people.accounts.contains_key(user_id);
+        let mut found: BTreeSet<_> = user_ids.iter().copied().filter(is_known).collect();
+        let asked: Vec<_> = user_ids.difference(&found).copied().collect();
+        if !asked.is_empty() {
+            for account in self.ports.accounts.load_many(&asked).await? {
+                found.insert(account.user_id);
+                self.people.accounts.insert(account.user_id, Arc::new(account));
+            }
+        }
+        Ok(found)
     }
 
     /// Ends what is still open of removed sessions.

@@ -63,6 +63,7 @@ impl Metrics {
             ("connections", "Open sockets and polls", app.hub.len()),
             ("people_online", "People with a connection", people),
             ("devices_online", "Connections of people", devices),
+            ("people_watched", "People whose presence is watched", app.core.presence().watched()),
         ] {
             let gauge: Gauge = Gauge::default();
             gauge.set(i64::try_from(value).unwrap_or(i64::MAX));

@@ -4,8 +4,12 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::{SinkExt as _, StreamExt as _};
-use parlor_core::ports::{EngineResult, passwords::Passwords};
+use parlor_core::{
+    clock::ManualClock,
+    ports::{EngineResult, passwords::Passwords},
+};
 use parlor_server::{
+    App,
     config::{Config, Switch},
     wiring::{self, Overrides, Running, Storage},
 };
@@ -43,17 +47,36 @@ impl World {
         Self::with(|config| config.rate_limits = Switch::Off).await
     }
 
-    /// Starts a server whose configuration was changed.
+    /// Starts a server whose configuration was changed; rate limits are on unless that says so.
     pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let limited = |config: &mut Config| {
+            config.rate_limits = Switch::On;
+            change(config);
+        };
+        Self::overridden(Overrides::default(), limited).await
+    }
+
+    /// Starts a server whose clock moves by hand.
+    pub async fn on(clock: &ManualClock, change: impl FnOnce(&mut Config)) -> Self {
+        let overrides = Overrides { clock: Some(Arc::new(clock.clone())), ..Overrides::default() };
+        Self::overridden(overrides, change).await
+    }
+
+    /// Starts a server of other parts, without rate limits.
+    pub async fn overridden(overrides: Overrides, change: impl FnOnce(&mut Config)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut config = Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             data: folder.path().join("data"),
+            rate_limits: Switch::Off,
             ..Config::default()
         };
         change(&mut config);
-        let overrides =
-            Overrides { passwords: Some(Arc::new(PlainPasswords)), ..Overrides::default() };
+        Self::of(folder, config, overrides).await
+    }
+
+    async fn of(folder: tempfile::TempDir, config: Config, mut overrides: Overrides) -> Self {
+        overrides.passwords.get_or_insert_with(|| Arc::new(PlainPasswords));
         let running = wiring::start(config, Storage::Sqlite, overrides).await.unwrap();
         Self { address: running.address, running: Some(running), _folder: folder }
     }
@@ -93,6 +116,19 @@ impl World {
         let (ann, ben) = (self.person("ann").await, self.person("ben").await);
         let chat_id = ann.opens_chat_with(&ben).await;
         (ann, ben, chat_id)
+    }
+
+    /// What the doors of the server share.
+    pub fn app(&self) -> &Arc<App> {
+        &self.running.as_ref().unwrap().app
+    }
+
+    /// The value of a metric without labels.
+    pub async fn metric(&self, name: &str) -> u64 {
+        let answer = call(self.address, Method::GET, "/metrics", None, None).await;
+        let text = answer.body.as_str().unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
+        line.unwrap_or_else(|| panic!("no {name}")).parse().unwrap()
     }
 
     /// Ends in order.
