@@ -12,7 +12,10 @@ use std::{
     },
 };
 
-use parlor_proto::EventBody;
+use parlor_proto::{
+    EventBody,
+    frame::{AccountEvent, AccountEventBody},
+};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -205,7 +208,11 @@ impl Task {
                     stale.push(Request { rechecks: request.rechecks + 1, ..request });
                 }
                 Appended::Stale => (request.done)(Err(Error::unavailable())),
-                other => (request.done)(Ok(other)),
+                other => {
+                    let is_repeat = matches!(other, Appended::Repeated(_));
+                    stats::add(&self.stats.repeats, u64::from(is_repeat));
+                    (request.done)(Ok(other));
+                }
             }
         }
         self.told_ms.fetch_max(told_ms, Ordering::Release);
@@ -225,6 +232,13 @@ impl Task {
         let Request { append, done, .. } = request;
         let states = self.chats.apply(&append, &stored.events).await;
         done(Ok(Appended::Stored(stored.clone())));
+        // Who gets a chat hears of that before its first event, who loses one after its last.
+        let is_new = |step: &AccountEvent| matches!(step.body, AccountEventBody::ChatAdded { .. });
+        let (added, other): (Vec<_>, Vec<_>) =
+            stored.own.into_iter().partition(|(_, step)| is_new(step));
+        for (user_id, step) in added {
+            delivery::deliver_own(&*self.bus, user_id, step);
+        }
         match states {
             Ok(states) => {
                 for (chat, event) in states.into_iter().zip(stored.events) {
@@ -234,8 +248,8 @@ impl Task {
             // Members find the event again from the log when they next hear of the chat.
             Err(error) => tracing::warn!(%error, "an event was stored and not told"),
         }
-        for (user_id, event) in stored.own {
-            delivery::deliver_own(&*self.bus, user_id, event);
+        for (user_id, step) in other {
+            delivery::deliver_own(&*self.bus, user_id, step);
         }
     }
 }
