@@ -73,6 +73,7 @@ impl Metrics {
         for (name, help, counter) in [
             ("messages_stored", "Messages stored", &core.messages_stored),
             ("events_stored", "Events stored", &core.events_stored),
+            ("repeats", "Sends and other calls that repeated a key", &core.repeats),
             ("append_batches", "Batches written to the log", &core.batches),
             ("append_units", "Units in these batches", &core.units),
             ("append_failures", "Batches whose write failed", &core.batches_failed),

@@ -39,7 +39,7 @@ impl Passwords for PlainPasswords {
 pub struct World {
     running: Option<Running>,
     pub address: SocketAddr,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl World {
@@ -78,7 +78,7 @@ impl World {
     async fn of(folder: tempfile::TempDir, config: Config, mut overrides: Overrides) -> Self {
         overrides.passwords.get_or_insert_with(|| Arc::new(PlainPasswords));
         let running = wiring::start(config, Storage::Sqlite, overrides).await.unwrap();
-        Self { address: running.address, running: Some(running), _folder: folder }
+        Self { address: running.address, running: Some(running), folder }
     }
 
     /// Signs a new person up.
@@ -121,6 +121,11 @@ impl World {
     /// What the doors of the server share.
     pub fn app(&self) -> &Arc<App> {
         &self.running.as_ref().unwrap().app
+    }
+
+    /// The file of the store, beside the server.
+    pub fn database(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.folder.path().join("data/parlor.db")).unwrap()
     }
 
     /// The value of a metric without labels.
