@@ -96,6 +96,16 @@ impl Metrics {
             total.inc_by(get(counter));
             registry.register(name, help, total);
         }
+        let store = app.core.store_health();
+        for (name, help, value) in [
+            ("unreadable_rows", "Rows handed out as unknown events", store.unreadable_rows),
+            ("store_failed_writes", "Writes that the disk or the file failed", store.failed_writes),
+            ("store_failed_checks", "Checks that found the file damaged", store.failed_checks),
+        ] {
+            let total: Counter = Counter::default();
+            total.inc_by(value);
+            registry.register(name, help, total);
+        }
         let mut text = String::new();
         if encode(&mut text, &registry).is_err() {
             tracing::error!("the metrics could not be written");
