@@ -145,6 +145,22 @@ impl Devices<'_> {
         core.append_own(caller.user_id, body).await
     }
 
+    /// Gives the caller's device the name that its greeting had; one that could not be the name of a
+    /// device changes nothing.
+    pub async fn rename(&self, caller: &Caller, name: &str) -> Result<()> {
+        if check_line("device_name", name, DEVICE_NAME_CHARS).is_err() {
+            return Ok(());
+        }
+        // Read first: the same name at every greeting shall not cost a write.
+        let devices = self.0.ports.devices.list(caller.user_id).await?;
+        let is_own = |device: &&StoredDevice| device.device_id == caller.device_id;
+        if devices.iter().find(is_own).is_some_and(|device| device.name != name) {
+            let port = &self.0.ports.devices;
+            port.rename(caller.user_id, caller.device_id, name.to_owned()).await?;
+        }
+        Ok(())
+    }
+
     /// Makes a ticket for one `hello`, so that a browser's token never leaves its cookie.
     pub fn ticket(&self, caller: &Caller, request: &TicketRequest) -> Ticket {
         let core = self.0;

@@ -64,6 +64,17 @@ impl Devices for Memory {
         Ok(removed)
     }
 
+    async fn rename(
+        &self,
+        user_id: UserId,
+        device_id: DeviceId,
+        name: String,
+    ) -> EngineResult<bool> {
+        let mut state = self.state.lock();
+        let device = state.devices.get_mut(&device_id).filter(|d| d.user_id == user_id);
+        Ok(device.map(|device| device.name = name).is_some())
+    }
+
     async fn touch(&self, device_id: DeviceId, at: Time) -> EngineResult<()> {
         if let Some(device) = self.state.lock().devices.get_mut(&device_id) {
             device.last_used_at = device.last_used_at.max(at);

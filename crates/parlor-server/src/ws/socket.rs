@@ -137,6 +137,12 @@ async fn run(
         Ok(false) => return orderly(Some(CloseCode::SessionRevoked)),
         Err(error) => return orderly(fail(app, socket, hello.id, &error).await),
     }
+    if let Some(name) = &hello.device_name
+        && let Err(error) = core.devices().rename(&caller, name).await
+    {
+        // A name is no reason to stay away.
+        tracing::warn!(%error, "a device kept its old name");
+    }
     let greeted = session.greet(caller, hello.id.clone(), hello.cursor.as_deref(), told_ms).await;
     let mut greeted = match greeted {
         Ok(greeted) => greeted,

@@ -115,3 +115,20 @@ async fn the_list_is_ordered_by_activity_and_counts_what_is_unread() {
     let rest = ben.get(&format!("/api/v1/chats?limit=1&cursor={next}")).await;
     assert_eq!((rest.text("/items/0/chat_id"), &rest.body["next"]), (group, &json!(null)));
 }
+
+#[tokio::test]
+async fn the_last_member_who_leaves_closes_the_group() {
+    let world = World::start().await;
+    let (ann, ben, _chat_id) = world.friends().await;
+    let group = ann.makes_group("Garden", &[&ben]).await;
+    let is_closed = || {
+        let select = "SELECT closed FROM chats WHERE chat_id = ?1";
+        let database = world.database();
+        database.query_row(select, [group.parse::<i64>().unwrap()], |row| row.get::<_, bool>(0))
+    };
+    for (person, closed) in [(&ben, false), (&ann, true)] {
+        let path = format!("/api/v1/chats/{group}/participants/{}", person.user_id);
+        assert_eq!(person.delete(&path).await.status, 204);
+        assert_eq!(is_closed(), Ok(closed));
+    }
+}

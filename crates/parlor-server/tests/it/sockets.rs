@@ -488,3 +488,24 @@ async fn repeats_of_a_key_are_counted() {
     }
     assert_eq!(world.metric("parlor_repeats_total").await, 2);
 }
+
+#[tokio::test]
+async fn a_greeting_may_name_the_device() {
+    let world = World::start().await;
+    let ann = world.person("ann").await;
+    for (given, name) in [
+        (json!("Kitchen"), "Kitchen"),
+        (json!("Kitchen"), "Kitchen"),
+        (json!("x".repeat(101)), "Kitchen"),
+        (json!(""), "Kitchen"),
+        (json!(null), "Kitchen"),
+        (json!("Attic"), "Attic"),
+    ] {
+        let mut socket = Socket::open(world.address).await;
+        let hello = json!({"t": "hello", "v": 1, "token": ann.token, "device_name": given});
+        socket.send(hello).await;
+        socket.next("welcome").await;
+        let devices = ann.get("/api/v1/sessions").await;
+        assert_eq!(devices.body["items"][0]["name"], name, "{given}");
+    }
+}
