@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::world::{Person, Socket, World, call};
+use crate::world::{PATIENCE, Person, Socket, World, call};
 
 fn noon() -> ManualClock {
     ManualClock::at(Time::from_millis(1_800_000_000_000))
@@ -26,10 +26,14 @@ async fn waiting(person: &Person, wait: u64) -> String {
     format!("/api/v1/sync?wait={wait}&cursor={cursor}")
 }
 
+#[expect(clippy::disallowed_methods, reason = "a limit that only a bug can reach")]
 async fn until_connected(world: &World, count: u64) {
-    while world.metric("parlor_connections").await != count {
-        tokio::task::yield_now().await;
-    }
+    let search = async {
+        while world.metric("parlor_connections").await != count {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, search).await.expect("so many are connected");
 }
 
 #[tokio::test]
@@ -300,7 +304,10 @@ async fn who_does_not_read_the_answers_is_closed_and_may_resume() {
     assert_eq!(page["events"].as_array().unwrap().len(), 101, "a page of long messages is whole");
     socket.send(json!(vec![sync; 20])).await;
     // More than the buffers of the system take: the server cannot write on.
-    while world.metric("parlor_connections").await > 0 {
+    for _ in 0..1_000 {
+        if world.metric("parlor_connections").await == 0 {
+            break;
+        }
         clock.advance(Duration::from_secs(1));
     }
     assert_eq!(socket.close_code().await, 4007);
