@@ -1,6 +1,14 @@
 //! Accounts: sign-up, profile, privacy, deletion; and the cache of people.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use moka::sync::Cache;
 use parlor_proto::{
@@ -32,6 +40,8 @@ const MAX_EXCEPTIONS: usize = 1_000;
 pub struct PeopleCache {
     accounts: Cache<UserId, Arc<Account>>,
     pub(crate) sessions: Cache<TokenHash, KnownSession>,
+    /// Rises after sessions left the store and before they leave the cache.
+    pub(crate) revocations: AtomicU64,
 }
 
 impl Default for PeopleCache {
@@ -40,7 +50,11 @@ impl Default for PeopleCache {
         // Also bounds how long a session known here outlives a lost revocation of another node.
         let sessions =
             sessions.time_to_live(Duration::from_secs(300)).support_invalidation_closures();
-        Self { accounts: Cache::new(100_000), sessions: sessions.build() }
+        Self {
+            accounts: Cache::new(100_000),
+            sessions: sessions.build(),
+            revocations: AtomicU64::new(0),
+        }
     }
 }
 
@@ -112,6 +126,7 @@ impl Accounts<'_> {
             }
             update.privacy = Some(privacy);
         }
+        let changes_privacy = update.privacy.is_some();
         let changes_password = patch.password.is_some();
         if let Some(change) = patch.password {
             self.prove(caller, &account, change.current, "password.current").await?;
@@ -128,16 +143,25 @@ impl Accounts<'_> {
             UpdateAccount::EmailTaken => return Err(email_taken()),
         }
         core.people.accounts.invalidate(&caller.user_id);
+        let mut gone = Vec::new();
         if changes_password {
             let port = &core.ports.devices;
-            let gone = port.remove_others(caller.user_id, Some(caller.device_id)).await?;
-            core.forget_sessions(caller.user_id, gone);
+            gone = port.remove_others(caller.user_id, Some(caller.device_id)).await?;
+            core.forget_sessions(caller.user_id, gone.clone());
         }
-        // The stream already holds the step; tell it to the devices that are connected.
+        if changes_privacy {
+            core.presence().privacy_changed(caller.user_id, &account.privacy).await;
+        }
+        // The stream already holds the step; the newest is told to the devices that are connected,
+        // and whoever lacks one before it reads that (`Session::own_between`).
         let head = core.ports.accounts.own_head(caller.user_id).await?;
         let steps = core.ports.accounts.own_events(caller.user_id, head.prev(), 1).await?;
         for step in steps {
             delivery::deliver_own(&*core.ports.bus, caller.user_id, step);
+        }
+        for device_id in gone {
+            let body = AccountEventBody::Device { device_id, added: false };
+            core.append_own(caller.user_id, body).await?;
         }
         self.me(caller).await
     }
@@ -338,8 +362,23 @@ impl Core {
         Ok(account)
     }
 
+    /// Returns those of these people who exist, deleted ones included; asks the store at most once.
+    pub(crate) async fn existing(&self, user_ids: &BTreeSet<UserId>) -> Result<BTreeSet<UserId>> {
+        let is_known = |user_id: &UserId| self.people.accounts.contains_key(user_id);
+        let mut found: BTreeSet<_> = user_ids.iter().copied().filter(is_known).collect();
+        let asked: Vec<_> = user_ids.difference(&found).copied().collect();
+        if !asked.is_empty() {
+            for account in self.ports.accounts.load_many(&asked).await? {
+                found.insert(account.user_id);
+                self.people.accounts.insert(account.user_id, Arc::new(account));
+            }
+        }
+        Ok(found)
+    }
+
     /// Ends what is still open of removed sessions.
     pub(crate) fn forget_sessions(&self, user_id: UserId, devices: Vec<parlor_proto::DeviceId>) {
+        self.people.revocations.fetch_add(1, Ordering::AcqRel);
         let gone = devices.clone();
         let invalidated = self.people.sessions.invalidate_entries_if(move |_, known| {
             known.caller.user_id == user_id && gone.contains(&known.caller.device_id)

@@ -13,7 +13,10 @@ use std::{
     time::Duration,
 };
 
-use parlor_proto::{ChatId, EventBody};
+use parlor_proto::{
+    ChatId, EventBody,
+    frame::{AccountEvent, AccountEventBody},
+};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -270,7 +273,11 @@ impl Task {
                     stale.push(Request { rechecks: request.rechecks + 1, ..request });
                 }
                 Appended::Stale => (request.done)(Err(Error::unavailable())),
-                other => (request.done)(Ok(other)),
+                other => {
+                    let is_repeat = matches!(other, Appended::Repeated(_));
+                    stats::add(&self.stats.repeats, u64::from(is_repeat));
+                    (request.done)(Ok(other));
+                }
             }
         }
         if self.doubts.is_empty() {
@@ -296,6 +303,13 @@ impl Task {
         let Request { append, done, .. } = request;
         let states = self.chats.apply(&append, &stored.events).await;
         done(Ok(Appended::Stored(stored.clone())));
+        // Who gets a chat hears of that before its first event, who loses one after its last.
+        let is_new = |step: &AccountEvent| matches!(step.body, AccountEventBody::ChatAdded { .. });
+        let (added, other): (Vec<_>, Vec<_>) =
+            stored.own.into_iter().partition(|(_, step)| is_new(step));
+        for (user_id, step) in added {
+            delivery::deliver_own(&*self.bus, user_id, step);
+        }
         match states {
             Ok(states) => {
                 for (chat, event) in states.into_iter().zip(stored.events) {
@@ -305,8 +319,8 @@ impl Task {
             // Members find the event again from the log when they next hear of the chat.
             Err(error) => tracing::warn!(%error, "an event was stored and not told"),
         }
-        for (user_id, event) in stored.own {
-            delivery::deliver_own(&*self.bus, user_id, event);
+        for (user_id, step) in other {
+            delivery::deliver_own(&*self.bus, user_id, step);
         }
     }
 }

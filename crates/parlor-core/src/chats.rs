@@ -137,6 +137,8 @@ pub fn apply_event(chat: &mut ChatState, event: &Event) {
         }
         EventBody::Leave { user_id, .. } => {
             chat.members.remove(user_id);
+            // A fold, not an event of its own: two who leave at once need not know who was last.
+            chat.closed |= chat.members.is_empty();
         }
         EventBody::Role { user_id, role, .. } => {
             if let Some(member) = chat.members.get_mut(user_id) {

@@ -1,5 +1,7 @@
 //! Devices: sign-in, sessions, tickets. `authenticate` is the only maker of a [`Caller`].
 
+use std::sync::atomic::Ordering;
+
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use parking_lot::Mutex;
 use parlor_proto::{
@@ -77,6 +79,7 @@ impl Devices<'_> {
             return Err(Error::Unauthenticated);
         }
         let token_hash: TokenHash = Sha256::digest(token.as_bytes()).into();
+        let revocations = core.people.revocations.load(Ordering::Acquire);
         let now = core.now();
         let known = match core.people.sessions.get(&token_hash) {
             Some(known) => known,
@@ -109,6 +112,11 @@ impl Devices<'_> {
             core.ports.devices.touch(known.caller.device_id, now).await?;
         }
         core.people.sessions.insert(token_hash, known);
+        // A session that ended meanwhile may have been dropped from the cache before it came back.
+        if core.people.revocations.load(Ordering::Acquire) != revocations {
+            core.people.sessions.invalidate(&token_hash);
+            core.ports.devices.find(&token_hash).await?.ok_or(Error::Unauthenticated)?;
+        }
         Ok(known.caller)
     }
 
@@ -135,6 +143,22 @@ impl Devices<'_> {
         core.forget_sessions(caller.user_id, vec![device_id]);
         let body = AccountEventBody::Device { device_id, added: false };
         core.append_own(caller.user_id, body).await
+    }
+
+    /// Gives the caller's device the name that its greeting had; one that could not be the name of a
+    /// device changes nothing.
+    pub async fn rename(&self, caller: &Caller, name: &str) -> Result<()> {
+        if check_line("device_name", name, DEVICE_NAME_CHARS).is_err() {
+            return Ok(());
+        }
+        // Read first: the same name at every greeting shall not cost a write.
+        let devices = self.0.ports.devices.list(caller.user_id).await?;
+        let is_own = |device: &&StoredDevice| device.device_id == caller.device_id;
+        if devices.iter().find(is_own).is_some_and(|device| device.name != name) {
+            let port = &self.0.ports.devices;
+            port.rename(caller.user_id, caller.device_id, name.to_owned()).await?;
+        }
+        Ok(())
     }
 
     /// Makes a ticket for one `hello`, so that a browser's token never leaves its cookie.
@@ -165,11 +189,13 @@ impl Devices<'_> {
         }
         let caller = Caller { user_id, device_id, admin };
         // The session may have been revoked since the ticket was made.
-        let devices = core.ports.devices.list(user_id).await?;
-        match devices.iter().any(|device| device.device_id == device_id) {
-            true => Ok(caller),
-            false => Err(Error::Unauthenticated),
-        }
+        if self.is_signed_in(&caller).await? { Ok(caller) } else { Err(Error::Unauthenticated) }
+    }
+
+    /// Tells whether the caller's session was not revoked, by the store and no cache.
+    pub async fn is_signed_in(&self, caller: &Caller) -> Result<bool> {
+        let devices = self.0.ports.devices.list(caller.user_id).await?;
+        Ok(devices.iter().any(|device| device.device_id == caller.device_id))
     }
 }
 

@@ -236,6 +236,11 @@ impl Core {
         Ok(self.ports.store.probe().await?)
     }
 
+    /// Returns what the store noticed about its data.
+    pub fn store_health(&self) -> ports::store::StoreHealth {
+        self.ports.store.health()
+    }
+
     /// Writes what is only in memory: receipts and last-seen times. Called before an orderly end.
     pub async fn flush(&self) {
         self.receipts().flush().await;

@@ -23,6 +23,7 @@ use crate::{
         messages::{Anchor, Append, AppendKey, Appended, Expects, NewEvent},
         rates::Rate,
     },
+    stats,
 };
 
 /// The actions on messages.
@@ -64,7 +65,10 @@ impl Messages<'_> {
     pub async fn enqueue(&self, caller: &Caller, send: SendMessage, done: Done) {
         match self.prepare(caller, send).await {
             Ok(Prepared::Unit(append)) => self.0.appender.enqueue(append, Act::Post, done),
-            Ok(Prepared::Repeat(event)) => done(Ok(Appended::Repeated(event))),
+            Ok(Prepared::Repeat(event)) => {
+                stats::add(&self.0.stats.repeats, 1);
+                done(Ok(Appended::Repeated(event)));
+            }
             Err(error) => done(Err(error)),
         }
     }

@@ -10,7 +10,7 @@ use std::{
 use parking_lot::Mutex;
 use parlor_proto::{
     ChatId, ErrorCode, Invalid, Time, UserId,
-    accounts::Audience,
+    accounts::{Audience, Privacy},
     frame::{Presence as PresenceFrame, ServerFrame, Typing},
     presence::{PresenceStatus, UserStatus},
 };
@@ -20,6 +20,7 @@ use crate::{
     access::{self, Act},
     error::{Error, Result},
     ports::{
+        accounts::Account,
         bus::{ConnectionId, Hint},
         rates::Rate,
     },
@@ -41,6 +42,7 @@ pub struct Board(Mutex<State>);
 #[derive(Default)]
 struct State {
     people: BTreeMap<UserId, Person>,
+    /// Never an empty set, and never somebody who does not exist: both would only grow (I8).
     watchers: HashMap<UserId, BTreeSet<ConnectionId>>,
     watches: HashMap<ConnectionId, (UserId, BTreeSet<UserId>)>,
 }
@@ -54,6 +56,23 @@ struct Person {
     last_active: Option<Time>,
     /// `last_active` is not written yet.
     dirty: bool,
+}
+
+impl State {
+    fn unwatch(&mut self, user_id: UserId, connection: ConnectionId) {
+        if let Some(watchers) = self.watchers.get_mut(&user_id) {
+            watchers.remove(&connection);
+            if watchers.is_empty() {
+                self.watchers.remove(&user_id);
+            }
+        }
+    }
+
+    /// Returns who watches a person: the connection, and whose it is.
+    fn watchers_of(&self, user_id: UserId) -> Vec<(ConnectionId, UserId)> {
+        let connections = self.watchers.get(&user_id).into_iter().flatten();
+        connections.filter_map(|id| Some((*id, self.watches.get(id)?.0))).collect()
+    }
 }
 
 impl Person {
@@ -117,12 +136,7 @@ impl Presence<'_> {
             let mut state = self.0.presence.0.lock();
             let watched = state.watches.remove(&connection).map(|(_, set)| set);
             for watched in watched.unwrap_or_default() {
-                if let Some(watchers) = state.watchers.get_mut(&watched) {
-                    watchers.remove(&connection);
-                    if watchers.is_empty() {
-                        state.watchers.remove(&watched);
-                    }
-                }
+                state.unwatch(watched, connection);
             }
         }
         self.change(user_id, |person| {
@@ -142,6 +156,7 @@ impl Presence<'_> {
         chat_id: Option<ChatId>,
         visible: bool,
     ) -> Result<()> {
+        self.0.rate(Rate::Signals, &caller.user_id.to_string(), 1)?;
         if let Some(chat_id) = chat_id {
             let chat = self.0.chats.load(chat_id).await?;
             access::check(&chat, caller.user_id, &Act::See)?;
@@ -183,14 +198,18 @@ impl Presence<'_> {
             return Err(Invalid::with_code(ErrorCode::OutOfRange, "user_ids", detail).into());
         }
         core.rate(Rate::Signals, &caller.user_id.to_string(), 1)?;
-        let wanted: BTreeSet<UserId> = user_ids.into_iter().collect();
+        let named: BTreeSet<UserId> = user_ids.into_iter().collect();
+        let wanted = core.existing(&named).await?;
+        // The frame pays for one question to the store. A wrong id is a guess, and costs what
+        // guessing costs elsewhere; one by one, since more than the burst could never be paid.
+        for _ in wanted.len()..named.len() {
+            core.rate(Rate::LookUps, &caller.user_id.to_string(), 1)?;
+        }
         {
             let mut state = core.presence.0.lock();
             let old = state.watches.insert(connection, (caller.user_id, wanted.clone()));
             for gone in old.iter().flat_map(|(_, old)| old.difference(&wanted)) {
-                if let Some(watchers) = state.watchers.get_mut(gone) {
-                    watchers.remove(&connection);
-                }
+                state.unwatch(*gone, connection);
             }
             for user_id in &wanted {
                 state.watchers.entry(*user_id).or_default().insert(connection);
@@ -210,9 +229,10 @@ impl Presence<'_> {
     /// Tells the other members that the caller types, or stopped.
     pub async fn typing(&self, caller: &Caller, chat_id: ChatId, active: bool) -> Result<()> {
         let core = self.0;
+        // First of all: a refusal asks the store too.
+        core.rate(Rate::Signals, &caller.user_id.to_string(), 1)?;
         let chat = core.chats.load(chat_id).await?;
         access::check(&chat, caller.user_id, &Act::Post)?;
-        core.rate(Rate::Signals, &caller.user_id.to_string(), 1)?;
         if chat.members.len() > TYPING_MEMBERS {
             return Ok(());
         }
@@ -234,6 +254,23 @@ impl Presence<'_> {
         online.fold((0, 0), |(people, devices), person| {
             (people + 1, devices + person.connections.len())
         })
+    }
+
+    /// Returns how many people somebody watches.
+    pub fn watched(&self) -> usize {
+        self.0.presence.0.lock().watchers.len()
+    }
+
+    /// Somebody chose anew who may see them: whoever sees something else now is told at once.
+    pub(crate) async fn privacy_changed(&self, user_id: UserId, old: &Privacy) {
+        let watchers = self.0.presence.0.lock().watchers_of(user_id);
+        for (connection, viewer) in watchers {
+            match self.view_change(viewer, user_id, old).await {
+                Ok(Some(status)) => self.tell(vec![connection], status),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%error, "a watcher was not told of a change"),
+            }
+        }
     }
 
     /// Writes times of activity that are not written yet.
@@ -286,9 +323,7 @@ impl Presence<'_> {
             if person.status() == before {
                 return;
             }
-            let connections = state.watchers.get(&user_id).cloned().unwrap_or_default();
-            let viewer = |id: ConnectionId| Some((id, state.watches.get(&id)?.0));
-            connections.into_iter().filter_map(viewer).collect::<Vec<_>>()
+            state.watchers_of(user_id)
         };
         for (connection, viewer) in watchers {
             match self.status_for(viewer, user_id).await {
@@ -302,9 +337,31 @@ impl Presence<'_> {
     }
 
     async fn status_for(&self, viewer: UserId, user_id: UserId) -> Result<UserStatus> {
+        let account = self.0.account(user_id).await?;
+        self.status_under(viewer, &account, &account.privacy).await
+    }
+
+    /// Returns what a viewer sees now, if it is not what they saw under other rules.
+    async fn view_change(
+        &self,
+        viewer: UserId,
+        user_id: UserId,
+        old: &Privacy,
+    ) -> Result<Option<UserStatus>> {
+        let account = self.0.account(user_id).await?;
+        let before = self.status_under(viewer, &account, old).await?;
+        let now = self.status_under(viewer, &account, &account.privacy).await?;
+        Ok((before != now).then_some(now))
+    }
+
+    async fn status_under(
+        &self,
+        viewer: UserId,
+        account: &Account,
+        privacy: &Privacy,
+    ) -> Result<UserStatus> {
         let core = self.0;
-        let account = core.account(user_id).await?;
-        let privacy = &account.privacy;
+        let user_id = account.user_id;
         let needs_relation = viewer != user_id
             && (privacy.online.who != Audience::Nobody
                 || privacy.last_seen.who != Audience::Nobody);

@@ -232,6 +232,47 @@ impl Session<'_> {
         replay.end.own
     }
 
+    /// Tells whether the session of a greeting still stands: asked once the hub knows of the
+    /// connection, since a session that ended before that closed nothing.
+    pub async fn still_stands(&self, hello: &Hello, caller: &Caller) -> Result<bool> {
+        let devices = self.0.devices();
+        match &hello.token {
+            Some(token) => match devices.authenticate(token).await {
+                Ok(_) => Ok(true),
+                Err(Error::Unauthenticated) => Ok(false),
+                Err(error) => Err(error),
+            },
+            None => devices.is_signed_in(caller).await,
+        }
+    }
+
+    /// Returns the steps of the caller's own stream between two positions, both excluded.
+    ///
+    /// Several tasks append to one stream and each tells its own step, so steps may arrive swapped,
+    /// and a hint may be lost. Each connection therefore knows how far it was told and reads what is
+    /// missing before it goes on, which holds for any number of devices and nodes. A lock of the
+    /// user around append and hint would order one node only, and the appender would have to hold
+    /// those of all members of a group.
+    pub async fn own_between(
+        &self,
+        caller: &Caller,
+        after: Seq,
+        before: Seq,
+    ) -> Result<Vec<AccountEvent>> {
+        let n_missing = before.get().saturating_sub(after.get()).saturating_sub(1);
+        let limit = u32::try_from(n_missing).unwrap_or(u32::MAX);
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        if limit > REPLAY_OWN {
+            // As long as that it is a matter for a resume, which may say `reset`.
+            return Err(Error::unavailable());
+        }
+        let steps = self.0.ports.accounts.own_events(caller.user_id, after, limit).await?;
+        // A step is told after its commit, and the stream has no holes.
+        if steps.len() as u64 == n_missing { Ok(steps) } else { Err(Error::Internal) }
+    }
+
     async fn missed(
         &self,
         caller: &Caller,

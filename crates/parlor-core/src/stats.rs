@@ -13,7 +13,7 @@ pub struct Stats {
     pub batches: AtomicU64,
     /// Units in these batches.
     pub units: AtomicU64,
-    /// Sends that were repeats.
+    /// Sends and other keyed calls that were repeats.
     pub repeats: AtomicU64,
     /// Appends refused because the queue was full.
     pub appends_overflowed: AtomicU64,

@@ -197,6 +197,8 @@ close_codes! {
     BadUtf8 = 1007, "bad_utf8", No;
     /// The frame was above `frame_bytes`.
     FrameTooLarge = 1009, "frame_too_large", No;
+    /// The server could not read what it had to send; the client may resume.
+    ServerFailed = 1011, "server_failed", Yes;
     /// The first frame was not `hello`.
     HelloRequired = 4001, "hello_required", No;
     /// The protocol version is not spoken here.

@@ -63,6 +63,7 @@ impl Metrics {
             ("connections", "Open sockets and polls", app.hub.len()),
             ("people_online", "People with a connection", people),
             ("devices_online", "Connections of people", devices),
+            ("people_watched", "People whose presence is watched", app.core.presence().watched()),
         ] {
             let gauge: Gauge = Gauge::default();
             gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
@@ -72,6 +73,7 @@ impl Metrics {
         for (name, help, counter) in [
             ("messages_stored", "Messages stored", &core.messages_stored),
             ("events_stored", "Events stored", &core.events_stored),
+            ("repeats", "Sends and other calls that repeated a key", &core.repeats),
             ("append_batches", "Batches written to the log", &core.batches),
             ("append_units", "Units in these batches", &core.units),
             ("append_failures", "Batches whose write failed", &core.batches_failed),
@@ -92,6 +94,16 @@ impl Metrics {
         ] {
             let total: Counter = Counter::default();
             total.inc_by(get(counter));
+            registry.register(name, help, total);
+        }
+        let store = app.core.store_health();
+        for (name, help, value) in [
+            ("unreadable_rows", "Rows handed out as unknown events", store.unreadable_rows),
+            ("store_failed_writes", "Writes that the disk or the file failed", store.failed_writes),
+            ("store_failed_checks", "Checks that found the file damaged", store.failed_checks),
+        ] {
+            let total: Counter = Counter::default();
+            total.inc_by(value);
             registry.register(name, help, total);
         }
         let mut text = String::new();

@@ -16,6 +16,8 @@ use tokio_util::task::TaskTracker;
 pub struct Tasks {
     tracker: TaskTracker,
     panics: Arc<AtomicU64>,
+    /// What an orderly end waits for: connections, and the calls and sockets on them.
+    pub open: TaskTracker,
 }
 
 impl Tasks {

@@ -69,14 +69,20 @@ pub struct Running {
 }
 
 impl Running {
-    /// Ends in order: no new connections, clients sent away, everything written, files closed.
+    /// Ends in order: no new connections, clients sent away, calls answered, everything written,
+    /// files closed.
     pub async fn stop(self) {
         self.app.hub.drain(DRAIN_SPREAD);
         self.stop.cancel();
-        let clock = &self.app.clock;
-        let end = clock.monotonic() + Duration::from_millis(self.app.config.shutdown_grace_ms);
-        while !self.app.hub.is_empty() && clock.monotonic() < end {
-            clock.sleep(Duration::from_millis(20)).await;
+        let open = &self.app.tasks.open;
+        open.close();
+        let grace = Duration::from_millis(self.app.config.shutdown_grace_ms);
+        tokio::select! {
+            biased;
+            () = open.wait() => {}
+            () = self.app.clock.sleep(grace) => {
+                tracing::warn!(left = open.len(), "the grace is over; what is left is cut");
+            }
         }
         self.app.core.flush().await;
         if let Some(engine) = self.engine {
@@ -221,6 +227,7 @@ impl Built {
             clock: app.clock.clone(),
             spawn: app.spawn.clone(),
             metrics: app.metrics.clone(),
+            open: app.tasks.open.clone(),
             stop: stop.clone(),
             most_handshakes: app
                 .config

@@ -307,7 +307,7 @@ impl<E: Messages + Chats + Receipts + Accounts + Devices> Pair<E> {
         // Rolled here, since the calls below are written out twice.
         let (long_ago, later) =
             (Time::from_millis(dice.roll(1_000)), Time::from_millis(at.millis() + dice.roll(9)));
-        match dice.roll(9) {
+        match dice.roll(10) {
             0 | 1 => {
                 let (name, email) = (dice.roll(5), dice.roll(5));
                 let account = Account {
@@ -359,6 +359,7 @@ impl<E: Messages + Chats + Receipts + Accounts + Devices> Pair<E> {
                 }
             }
             7 => both!(Devices::remove(user_id, device_id)),
+            8 => both!(Devices::rename(user_id, device_id, format!("Phone {}", later.millis()))),
             _ => both!(Devices::touch(device_id, later)),
         }
     }

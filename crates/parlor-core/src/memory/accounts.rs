@@ -162,3 +162,55 @@ impl Accounts for Memory {
         Ok(self.state.lock().own.get(&user_id).map_or(Seq::ZERO, |s| Seq::new(s.len() as u64)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use parlor_proto::accounts::Privacy;
+
+    use super::*;
+    use crate::{
+        clock::{Ids, ManualClock},
+        ports::clock::{Clock, Random},
+    };
+
+    struct Zeros;
+    impl Random for Zeros {
+        fn fill(&self, bytes: &mut [u8]) {
+            bytes.fill(0);
+        }
+    }
+
+    #[tokio::test]
+    async fn created_at_is_set_once_in_utc_and_last_seen_moves_forward_only() {
+        let clock = ManualClock::at(Time::from_millis(1_767_225_599_999));
+        let ids = Ids::new(Arc::new(clock.clone()), Arc::new(Zeros));
+        let memory = Memory::new(ids, Arc::new(clock.clone()), "epoch".to_owned());
+        let user_id = UserId::from_raw(1);
+        let account = Account {
+            user_id,
+            username: "ann".to_owned(),
+            username_key: "ann".to_owned(),
+            email: None,
+            email_key: None,
+            display_name: "Ann".to_owned(),
+            password_hash: None,
+            admin: false,
+            privacy: Privacy::default(),
+            created_at: clock.now(),
+            last_seen: None,
+            deleted_at: None,
+        };
+        memory.put(account).await.unwrap();
+        clock.advance(Duration::from_secs(86_400));
+        let update =
+            AccountUpdate { display_name: Some("A".to_owned()), ..AccountUpdate::default() };
+        memory.update(user_id, update, clock.now()).await.unwrap();
+        memory.touch(&[(user_id, Time::from_millis(9))]).await.unwrap();
+        memory.touch(&[(user_id, Time::from_millis(5))]).await.unwrap();
+        let account = memory.load(user_id).await.unwrap().unwrap();
+        assert_eq!(account.created_at.to_string(), "2025-12-31T23:59:59.999Z");
+        assert_eq!(account.last_seen, Some(Time::from_millis(9)));
+    }
+}

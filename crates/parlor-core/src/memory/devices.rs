@@ -70,6 +70,17 @@ impl Devices for Memory {
         .await
     }
 
+    async fn rename(
+        &self,
+        user_id: UserId,
+        device_id: DeviceId,
+        name: String,
+    ) -> EngineResult<bool> {
+        let mut state = self.state.lock();
+        let device = state.devices.get_mut(&device_id).filter(|d| d.user_id == user_id);
+        Ok(device.map(|device| device.name = name).is_some())
+    }
+
     async fn touch(&self, device_id: DeviceId, at: Time) -> EngineResult<()> {
         self.write(|state| {
             if let Some(device) = state.devices.get_mut(&device_id) {

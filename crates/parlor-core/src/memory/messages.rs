@@ -268,6 +268,7 @@ impl Chat {
                 if let Some(member) = self.member_mut(user_id) {
                     member.present = false;
                 }
+                self.closed |= !self.members.values().any(|member| member.present);
                 Act::Leave { user_id, reason }
             }
             NewEvent::Role { user_id, role } => {

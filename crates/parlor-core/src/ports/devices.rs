@@ -15,7 +15,7 @@ pub struct Device {
     pub device_id: DeviceId,
     /// Whose.
     pub user_id: UserId,
-    /// Name given at sign-in.
+    /// Name given at sign-in, or at the last greeting that had one.
     pub name: String,
     /// Unique.
     pub token_hash: TokenHash,
@@ -48,6 +48,14 @@ pub trait Devices: Send + Sync + 'static {
         user_id: UserId,
         keep: Option<DeviceId>,
     ) -> EngineResult<Vec<DeviceId>>;
+
+    /// Gives a device of a user another name; false if there is none.
+    async fn rename(
+        &self,
+        user_id: UserId,
+        device_id: DeviceId,
+        name: String,
+    ) -> EngineResult<bool>;
 
     /// Moves `last_used_at` forward.
     async fn touch(&self, device_id: DeviceId, at: Time) -> EngineResult<()>;

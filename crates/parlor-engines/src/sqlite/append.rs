@@ -359,6 +359,9 @@ fn follow(
                 int(user_id.raw()),
                 int(place.seq.get())
             ])?;
+            let close = "UPDATE chats SET closed = 1 WHERE chat_id = ?1 AND NOT EXISTS \
+                         (SELECT 1 FROM chat_participants WHERE chat_id = ?1 AND left_seq IS NULL)";
+            db.prepare_cached(close)?.execute([chat])?;
             step(user_id, AccountEventBody::ChatRemoved { chat_id, reason })?;
         }
         NewEvent::Role { user_id, role } => {

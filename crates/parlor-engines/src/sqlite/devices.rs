@@ -94,6 +94,20 @@ impl Devices for Sqlite {
         .await
     }
 
+    async fn rename(
+        &self,
+        user_id: UserId,
+        device_id: DeviceId,
+        name: String,
+    ) -> EngineResult<bool> {
+        self.write(move |db| {
+            let set = "UPDATE devices SET name = ?3 WHERE device_id = ?1 AND user_id = ?2";
+            let keys = params![int(device_id.raw()), int(user_id.raw()), name];
+            Ok(db.prepare_cached(set)?.execute(keys)? > 0)
+        })
+        .await
+    }
+
     async fn touch(&self, device_id: DeviceId, at: Time) -> EngineResult<()> {
         self.write(move |db| {
             let set =

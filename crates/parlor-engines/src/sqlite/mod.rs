@@ -7,12 +7,15 @@
 mod accounts;
 mod append;
 mod chats;
+mod check;
 mod devices;
 mod log;
 mod messages;
 mod receipts;
 mod rows;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::{
     fs::{self, File, TryLockError},
@@ -23,6 +26,7 @@ use std::{
         mpsc,
     },
     thread,
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -34,14 +38,22 @@ use parlor_core::{
     },
 };
 use parlor_proto::MessageId;
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::oneshot;
+
+use self::check::{Check, Health};
 
 const READERS: usize = 3;
 /// The first release without the WAL-reset bug (promises section 1).
 const OLDEST_SQLITE: i32 = 3_051_003;
 /// Pages of the log that are moved into the file at once: 16 MiB.
 const CHECKPOINT_PAGES: u32 = 4_000;
+/// Pause between two tries to write again after a failure.
+const HEAL_EVERY: Duration = Duration::from_millis(250);
+/// Why a write is refused while it would not be durable.
+const SICK: &str = "the database does not take writes now";
+/// Why a write is refused for good.
+const DAMAGED: &str = "the database is damaged: restore a backup";
 
 mod migrations {
     refinery::embed_migrations!("src/sqlite/migrations");
@@ -76,9 +88,6 @@ pub enum OpenError {
     /// The SQLite library is too old.
     #[error("SQLite {0} can lose data: 3.51.3 or later is needed")]
     OldLibrary(String),
-    /// The file is damaged.
-    #[error("the database is damaged ({0}): restore a backup")]
-    Damaged(String),
     /// A setting did not take.
     #[error("SQLite refuses the setting {0}")]
     Setting(&'static str),
@@ -99,6 +108,30 @@ enum Failure {
     Before(rusqlite::Error),
     /// The commit failed: nobody knows.
     Commit(rusqlite::Error),
+    /// The job did not run.
+    Refused(&'static str),
+}
+
+impl Failure {
+    /// Tells whether the handle is to be trusted no more: after a failed commit, and where the disk
+    /// or the file is to blame.
+    fn is_sickness(&self) -> bool {
+        match self {
+            Self::Commit(_) => true,
+            Self::Refused(_) => false,
+            Self::Before(error) => matches!(
+                error.sqlite_error_code(),
+                Some(
+                    ErrorCode::SystemIoFailure
+                        | ErrorCode::DiskFull
+                        | ErrorCode::DatabaseCorrupt
+                        | ErrorCode::NotADatabase
+                        | ErrorCode::CannotOpen
+                        | ErrorCode::ReadOnly
+                )
+            ),
+        }
+    }
 }
 
 impl From<rusqlite::Error> for Failure {
@@ -107,7 +140,8 @@ impl From<rusqlite::Error> for Failure {
     }
 }
 
-type Job = Box<dyn FnOnce(&mut Connection) -> Next + Send>;
+/// Gets the connection, or hears why there is none.
+type Job = Box<dyn FnOnce(Result<&mut Connection, &'static str>) -> Next + Send>;
 
 /// What a thread does after a job.
 #[derive(PartialEq, Eq)]
@@ -124,6 +158,10 @@ pub struct Sqlite {
     writer: mpsc::SyncSender<Job>,
     readers: mpsc::SyncSender<Job>,
     unreadable: Arc<AtomicU64>,
+    folder: PathBuf,
+    health: Arc<Health>,
+    /// The check after an unclean stop.
+    check: Mutex<Option<Check>>,
     threads: Mutex<Vec<thread::JoinHandle<()>>>,
     /// The lock on the folder; held until the engine is closed.
     lock: Mutex<Option<File>>,
@@ -131,10 +169,13 @@ pub struct Sqlite {
 
 impl Sqlite {
     /// Opens the data folder, makes it if it is missing, and brings its schema up to date.
+    ///
+    /// If it was not closed in order, the file is checked in the background; when that finds damage,
+    /// writes are refused from then on.
     pub fn open(
         folder: &Path,
         ids: Ids,
-        _clock: Arc<dyn Clock>,
+        clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
     ) -> Result<Self, OpenError> {
         let at = |source| OpenError::Folder { folder: folder.to_owned(), source };
@@ -144,14 +185,11 @@ impl Sqlite {
         make_folder(folder).map_err(at)?;
         let lock = lock(folder)?;
         let path = folder.join("parlor.db");
-        let mut connection = connect(&path)?;
+        let is_new = !path.exists();
+        let mut connection = connect_or_make(&path)?;
         check_version(&connection)?;
+        let was_closed = check::take_mark(folder).map_err(at)?;
         migrations::migrations::runner().run(&mut connection)?;
-        let verdict: String =
-            connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-        if verdict != "ok" {
-            return Err(OpenError::Damaged(verdict));
-        }
         store::make_epoch(&connection, &*random)?;
         let newest: Option<i64> =
             connection.query_row("SELECT max(message_id) FROM messages", [], |row| row.get(0))?;
@@ -159,49 +197,61 @@ impl Sqlite {
             ids.observe(MessageId::from_raw(rows::uint(newest)));
         }
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(at)?;
+        let health = Arc::<Health>::default();
+        let check = match is_new || was_closed {
+            true => None,
+            false => Some(Check::start(&path, health.clone())?),
+        };
         let (writer, jobs) = mpsc::sync_channel(1_024);
-        let mut threads = vec![start("sqlite-writer", path.clone(), connection, jobs)?];
+        let desk = Writer {
+            path: path.clone(),
+            clock,
+            health: health.clone(),
+            open: Some(connection),
+            tried_at: None,
+        };
+        let mut threads = vec![start("sqlite-writer", move || desk.run(&jobs))?];
         let (readers, jobs) = mpsc::sync_channel(1_024);
         let jobs = Arc::new(Mutex::new(jobs));
         for number in 0..READERS {
             let connection = connect(&path)?;
             let jobs = jobs.clone();
-            let path = path.clone();
             let name = format!("sqlite-reader-{number}");
-            let run = move || work(&path, connection, || jobs.lock().recv());
-            threads.push(thread::Builder::new().name(name).spawn(run).map_err(OpenError::Thread)?);
+            let run = move || read_jobs(connection, || jobs.lock().recv());
+            threads.push(start(&name, run)?);
         }
         Ok(Self {
             ids,
             writer,
             readers,
             unreadable: Arc::default(),
+            folder: folder.to_owned(),
+            health,
+            check: Mutex::new(check),
             threads: Mutex::new(threads),
             lock: Mutex::new(Some(lock)),
         })
     }
 
-    /// Returns how many rows could not be read and were handed out as unknown events.
-    pub fn unreadable_rows(&self) -> u64 {
-        self.unreadable.load(Ordering::Relaxed)
-    }
-
-    /// Ends in order: everything is moved from the log into the file.
+    /// Ends in order: everything is moved from the log into the file, and the folder says so.
     pub async fn close(&self) {
+        if let Some(check) = self.check.lock().take() {
+            check.end();
+        }
         let (done, closed) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
-            let moved = connection
-                .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
-            if let Err(error) = moved {
-                tracing::warn!(%error, "the write-ahead log was not moved into the file");
-            }
-            if done.send(()).is_err() {
+            let moved = connection.map(|connection| {
+                let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
+                connection.query_row(checkpoint, [], |row| row.get::<_, bool>(0))
+            });
+            if done.send(matches!(moved, Ok(Ok(false)))).is_err() {
                 tracing::debug!("nobody waited for the close");
             }
             Next::End
         });
-        if self.writer.send(job).is_err() || closed.await.is_err() {
-            tracing::warn!("the writer had ended before the close");
+        let mut in_order = self.writer.send(job).is_ok() && closed.await.unwrap_or(false);
+        if !in_order {
+            tracing::warn!("the write-ahead log was not moved into the file");
         }
         for _ in 0..READERS {
             if self.readers.send(Box::new(|_| Next::End)).is_err() {
@@ -211,7 +261,14 @@ impl Sqlite {
         for thread in std::mem::take(&mut *self.threads.lock()) {
             if thread.join().is_err() {
                 tracing::error!("a database thread had panicked");
+                in_order = false;
             }
+        }
+        if in_order
+            && !self.health.is_in_doubt()
+            && let Err(error) = check::leave_mark(&self.folder)
+        {
+            tracing::warn!(%error, "the next start checks the database, since this end left no mark");
         }
         drop(self.lock.lock().take());
     }
@@ -223,17 +280,18 @@ impl Sqlite {
     ) -> EngineResult<T> {
         let (answer, outcome) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
-            let result = transact(connection, job);
-            let next =
-                if matches!(result, Err(Failure::Commit(_))) { Next::Reopen } else { Next::GoOn };
+            let connection = connection.map_err(Failure::Refused);
+            let result = connection.and_then(|connection| transact(connection, job));
+            let is_sick = result.as_ref().is_err_and(Failure::is_sickness);
             drop(answer.send(result));
-            next
+            if is_sick { Next::Reopen } else { Next::GoOn }
         });
         send(&self.writer, job)?;
         match outcome.await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(Failure::Before(error))) => Err(EngineError::unavailable(error)),
             Ok(Err(Failure::Commit(error))) => Err(EngineError::unknown_outcome(error)),
+            Ok(Err(Failure::Refused(why))) => Err(EngineError::unavailable(why)),
             Err(_) => Err(EngineError::unknown_outcome("the database writer died")),
         }
     }
@@ -245,8 +303,11 @@ impl Sqlite {
     ) -> EngineResult<T> {
         let (answer, outcome) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
-            let result = connection.transaction().and_then(|snapshot| job(&snapshot));
-            drop(answer.send(result));
+            // A reader keeps its connection; without an answer the caller hears of a failure.
+            if let Ok(connection) = connection {
+                let result = connection.transaction().and_then(|snapshot| job(&snapshot));
+                drop(answer.send(result));
+            }
             Next::GoOn
         });
         send(&self.readers, job)?;
@@ -275,40 +336,98 @@ fn send(queue: &mpsc::SyncSender<Job>, job: Job) -> EngineResult<()> {
 
 fn start(
     name: &str,
-    path: PathBuf,
-    connection: Connection,
-    jobs: mpsc::Receiver<Job>,
+    run: impl FnOnce() + Send + 'static,
 ) -> Result<thread::JoinHandle<()>, OpenError> {
-    let run = move || work(&path, connection, || jobs.recv());
     thread::Builder::new().name(name.to_owned()).spawn(run).map_err(OpenError::Thread)
 }
 
-/// Runs jobs until the queue ends. After a failed commit the handle is never used again: the kernel
-/// may have dropped the pages that it could not write (promises 2.2).
-fn work(path: &Path, connection: Connection, next_job: impl Fn() -> Result<Job, mpsc::RecvError>) {
-    let mut open = Some(connection);
+/// Runs jobs that read, until the queue ends.
+fn read_jobs(mut connection: Connection, next_job: impl Fn() -> Result<Job, mpsc::RecvError>) {
     while let Ok(job) = next_job() {
-        if open.is_none() {
-            match connect(path) {
-                Ok(connection) => open = Some(connection),
-                // The job is dropped unanswered, which its caller hears as a failure.
-                Err(error) => {
-                    tracing::error!(%error, "the database cannot be opened again");
-                    continue;
-                }
-            }
-        }
-        let Some(connection) = &mut open else { continue };
-        match job(connection) {
-            Next::GoOn => {}
-            Next::Reopen => open = None,
-            Next::End => return,
+        if job(Ok(&mut connection)) == Next::End {
+            return;
         }
     }
 }
 
+/// The thread that writes.
+///
+/// After a failed commit the handle is never used again: the kernel may have dropped the pages that
+/// it could not write. No other write is taken before a new handle has committed a probe (promises
+/// 2.1 and 2.2); until then writes are refused, and are known not to be stored.
+struct Writer {
+    path: PathBuf,
+    clock: Arc<dyn Clock>,
+    health: Arc<Health>,
+    /// None from a failure until a probe was committed.
+    open: Option<Connection>,
+    /// When that was last tried.
+    tried_at: Option<Duration>,
+}
+
+impl Writer {
+    fn run(mut self, jobs: &mpsc::Receiver<Job>) {
+        while let Ok(job) = jobs.recv() {
+            match job(self.connection()) {
+                Next::GoOn => {}
+                Next::Reopen => {
+                    self.open = None;
+                    self.health.failed_writes.fetch_add(1, Ordering::Relaxed);
+                    tracing::error!("a write failed: writes are refused until one succeeds");
+                }
+                Next::End => return,
+            }
+        }
+    }
+
+    fn connection(&mut self) -> Result<&mut Connection, &'static str> {
+        if self.health.is_damaged() {
+            return Err(DAMAGED);
+        }
+        if self.open.is_none() {
+            let now = self.clock.monotonic();
+            if self.tried_at.is_some_and(|tried_at| now < tried_at + HEAL_EVERY) {
+                return Err(SICK);
+            }
+            self.tried_at = Some(now);
+            self.open = self.heal();
+        }
+        self.open.as_mut().ok_or(SICK)
+    }
+
+    fn heal(&self) -> Option<Connection> {
+        let probed = connect(&self.path).map_err(|error| error.to_string()).and_then(|mut open| {
+            match transact(&mut open, store::probe) {
+                Ok(()) => Ok(open),
+                Err(Failure::Before(error) | Failure::Commit(error)) => Err(error.to_string()),
+                Err(Failure::Refused(why)) => Err(why.to_owned()),
+            }
+        });
+        match probed {
+            Ok(connection) => {
+                tracing::info!("the database takes writes again");
+                Some(connection)
+            }
+            Err(error) => {
+                tracing::error!(error, "the database does not take writes");
+                None
+            }
+        }
+    }
+}
+
+/// Opens the file if it is there: after a failure a file that is gone must not be replaced by an
+/// empty one.
 fn connect(path: &Path) -> Result<Connection, OpenError> {
-    let connection = Connection::open(path)?;
+    let flags = OpenFlags::default() & !OpenFlags::SQLITE_OPEN_CREATE;
+    configure(Connection::open_with_flags(path, flags)?)
+}
+
+fn connect_or_make(path: &Path) -> Result<Connection, OpenError> {
+    configure(Connection::open(path)?)
+}
+
+fn configure(connection: Connection) -> Result<Connection, OpenError> {
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" {
         return Err(OpenError::Setting("journal_mode = WAL"));

@@ -1,7 +1,13 @@
 //! The data set as a whole: its epoch, and a probe that writes.
 
+use std::sync::atomic::Ordering;
+
 use async_trait::async_trait;
-use parlor_core::ports::{EngineResult, clock::Random, store::Store};
+use parlor_core::ports::{
+    EngineResult,
+    clock::Random,
+    store::{Store, StoreHealth},
+};
 use rusqlite::{Connection, params};
 
 use super::Sqlite;
@@ -16,6 +22,13 @@ pub(super) fn make_epoch(connection: &Connection, random: &dyn Random) -> rusqli
     Ok(())
 }
 
+/// Writes something that means nothing.
+pub(super) fn probe(db: &Connection) -> rusqlite::Result<()> {
+    let write = "INSERT INTO data_set (key, value) VALUES ('probe', 1) \
+                 ON CONFLICT (key) DO UPDATE SET value = value + 1";
+    db.execute(write, []).map(|_| ())
+}
+
 #[async_trait]
 impl Store for Sqlite {
     async fn epoch(&self) -> EngineResult<String> {
@@ -24,8 +37,14 @@ impl Store for Sqlite {
     }
 
     async fn probe(&self) -> EngineResult<()> {
-        let write = "INSERT INTO data_set (key, value) VALUES ('probe', 1) \
-                     ON CONFLICT (key) DO UPDATE SET value = value + 1";
-        self.write(move |db| db.execute(write, []).map(|_| ())).await
+        self.write(probe).await
+    }
+
+    fn health(&self) -> StoreHealth {
+        StoreHealth {
+            unreadable_rows: self.unreadable.load(Ordering::Relaxed),
+            failed_writes: self.health.failed_writes.load(Ordering::Relaxed),
+            failed_checks: self.health.failed_checks.load(Ordering::Relaxed),
+        }
     }
 }

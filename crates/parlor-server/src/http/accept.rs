@@ -19,7 +19,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
 use super::remote::PeerAddress;
@@ -68,6 +68,8 @@ pub struct Doors {
     pub spawn: Arc<dyn Spawn>,
     /// Counters.
     pub metrics: Metrics,
+    /// Holds the loop and every connection, so that an orderly end can wait for them.
+    pub open: TaskTracker,
     /// Ends the loop, and each connection after the call that it serves.
     pub stop: CancellationToken,
     /// Connections of one address that did not send a request yet; none where limits are off.
@@ -80,6 +82,8 @@ pub struct Doors {
 
 /// Accepts connections until it is told to stop.
 pub async fn run(listener: impl Listen, doors: Doors) {
+    // A connection that was accepted is not overlooked before it is a task of its own.
+    let _open = doors.open.token();
     let handshakes = Arc::new(Handshakes::default());
     let seats = Arc::new(Semaphore::new(doors.most_connections));
     loop {
@@ -112,7 +116,7 @@ pub async fn run(listener: impl Listen, doors: Doors) {
         };
         let (router, stop) = (doors.router.clone(), doors.stop.clone());
         let serve = serve(stream, peer, router, stop, handshake, seat);
-        doors.spawn.spawn("connection", Box::pin(serve));
+        doors.spawn.spawn("connection", Box::pin(doors.open.track_future(serve)));
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -23,9 +23,14 @@ use parlor_proto::{
     frame::{ReconnectFrame, ServerFrame},
 };
 
-use super::queue::{Connection, encode};
+use tokio_util::sync::CancellationToken;
+
+use super::queue::{Connection, Door, encode};
 
 const SHARDS: usize = 64;
+
+/// Places in time for those whom a drain did not find.
+const LATE_PLACES: u64 = 16;
 
 type Shard = Mutex<HashMap<UserId, Vec<Arc<Connection>>>>;
 
@@ -52,7 +57,9 @@ pub struct Hub {
     /// In the order in which they came: whatever goes over all of them does so in one order.
     numbers: Mutex<BTreeMap<ConnectionId, Arc<Connection>>>,
     next: AtomicU64,
-    draining: AtomicBool,
+    /// Over how long clients come back after a drain; written before it begins.
+    spread_ms: AtomicU64,
+    draining: CancellationToken,
     /// What happened here.
     pub stats: HubStats,
 }
@@ -65,27 +72,51 @@ impl Hub {
             users: (0..SHARDS).map(|_| Mutex::default()).collect(),
             numbers: Mutex::default(),
             next: AtomicU64::new(1),
-            draining: AtomicBool::new(false),
+            spread_ms: AtomicU64::new(0),
+            draining: CancellationToken::new(),
             stats: HubStats::default(),
         }
     }
 
-    /// Adds a connection; above `most` of one user the oldest is closed.
+    /// Adds a socket; above `most` of one user the oldest is closed. Ask [`Self::is_draining`]
+    /// afterwards: a drain that began before does not see it.
     pub fn register(&self, caller: &Caller, most: Option<usize>) -> Arc<Connection> {
-        let id = ConnectionId(self.next.fetch_add(1, Ordering::Relaxed));
-        let now = self.clock.monotonic();
-        let connection = Arc::new(Connection::new(id, caller.user_id, caller.device_id, now));
-        self.numbers.lock().insert(id, connection.clone());
+        let connection = self.number(caller, Door::Socket);
         if let Some(shard) = self.shard(caller.user_id) {
             let mut users = shard.lock();
             let own = users.entry(caller.user_id).or_default();
             own.push(connection.clone());
-            let excess = most.map_or(0, |most| own.len().saturating_sub(most));
-            for oldest in own.iter().take(excess) {
+            let sockets = own.iter().filter(|one| one.door == Door::Socket);
+            let excess = most.map_or(0, |most| sockets.clone().count().saturating_sub(most));
+            for oldest in sockets.take(excess) {
                 oldest.close(CloseCode::TooManyConnections);
             }
         }
         self.stats.opened.fetch_add(1, Ordering::Relaxed);
+        connection
+    }
+
+    /// Adds a long poll, unless `most` of one user wait already: the new one is refused, since an
+    /// old one that were ended early would only come back.
+    pub fn register_poll(&self, caller: &Caller, most: Option<usize>) -> Option<Arc<Connection>> {
+        let mut users = self.shard(caller.user_id)?.lock();
+        let own = users.entry(caller.user_id).or_default();
+        let n_polls = own.iter().filter(|one| one.door == Door::Poll).count();
+        if most.is_some_and(|most| n_polls >= most.max(1)) {
+            return None;
+        }
+        let connection = self.number(caller, Door::Poll);
+        own.push(connection.clone());
+        self.stats.opened.fetch_add(1, Ordering::Relaxed);
+        Some(connection)
+    }
+
+    fn number(&self, caller: &Caller, door: Door) -> Arc<Connection> {
+        let id = ConnectionId(self.next.fetch_add(1, Ordering::Relaxed));
+        let now = self.clock.monotonic();
+        let connection = Connection::new(id, door, caller.user_id, caller.device_id, now);
+        let connection = Arc::new(connection);
+        self.numbers.lock().insert(id, connection.clone());
         connection
     }
 
@@ -124,21 +155,34 @@ impl Hub {
 
     /// Tells everybody to come back later, each at another time, and closes.
     pub fn drain(&self, spread: Duration) {
-        self.draining.store(true, Ordering::Release);
-        let all: Vec<_> = self.numbers.lock().values().cloned().collect();
         let spread_ms = u64::try_from(spread.as_millis()).unwrap_or(u64::MAX);
+        self.spread_ms.store(spread_ms, Ordering::Relaxed);
+        // Before the list is made: who is not on it finds this.
+        self.draining.cancel();
+        let all: Vec<_> = self.numbers.lock().values().cloned().collect();
         let count = all.len().max(1) as u64;
         for (place, connection) in all.iter().enumerate() {
             let after_ms = spread_ms.saturating_mul(place as u64) / count;
-            let reason = "the server restarts".to_owned();
-            connection.answer(&ServerFrame::Reconnect(ReconnectFrame { after_ms, reason }));
+            connection.answer(&reconnect(after_ms));
             connection.close(CloseCode::Draining);
         }
     }
 
     /// Tells whether new connections are refused.
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+        self.draining.is_cancelled()
+    }
+
+    /// Waits until a drain begins.
+    pub async fn drained(&self) {
+        self.draining.cancelled().await;
+    }
+
+    /// Returns when somebody whom the drain did not find may come back; they are spread too.
+    pub fn back_after(&self) -> Duration {
+        let place = self.next.fetch_add(1, Ordering::Relaxed) % LATE_PLACES;
+        let spread_ms = self.spread_ms.load(Ordering::Relaxed);
+        Duration::from_millis(spread_ms.saturating_mul(place) / LATE_PLACES)
     }
 
     fn shard(&self, user_id: UserId) -> Option<&Shard> {
@@ -166,6 +210,12 @@ impl Hub {
             }
         }
     }
+}
+
+/// Returns the frame that sends a client away for a while.
+pub fn reconnect(after_ms: u64) -> ServerFrame {
+    let reason = "the server restarts".to_owned();
+    ServerFrame::Reconnect(ReconnectFrame { after_ms, reason })
 }
 
 impl Bus for Hub {

@@ -24,10 +24,21 @@ const MOST_BYTES: usize = 256 * 1024;
 /// How long a connection may stay behind.
 pub const MOST_BEHIND: Duration = Duration::from_secs(10);
 
+/// How a connection is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// A socket: it gives signs of life, and so many are open for one user.
+    Socket,
+    /// A long poll: it ends by itself, says nothing meanwhile, and is no socket.
+    Poll,
+}
+
 /// One connection as the hub knows it.
 pub struct Connection {
     /// Its number on this node.
     pub id: ConnectionId,
+    /// How it is read.
+    pub door: Door,
     /// Whose.
     pub user_id: UserId,
     /// The device.
@@ -58,19 +69,17 @@ struct Queue {
 
 struct Waiting {
     text: Utf8Bytes,
-    event: Option<(ChatId, Seq)>,
+    /// The position, if it is a step of the own stream.
     own: Option<Seq>,
 }
 
 /// What a drain takes out.
 #[derive(Default)]
 pub struct Drained {
-    /// Frames in order, with the place of those that are events.
-    pub frames: Vec<(Utf8Bytes, Option<(ChatId, Seq)>)>,
+    /// Frames in order, with the position of those that are steps of the own stream.
+    pub frames: Vec<(Utf8Bytes, Option<Seq>)>,
     /// Events that were left out, to be told after the frames.
     pub gaps: Vec<Gap>,
-    /// The last step of the own stream among the frames.
-    pub own: Option<Seq>,
     /// Ask for a sign of life.
     pub ping: bool,
     /// Tell the resume position after the frames.
@@ -81,9 +90,15 @@ pub struct Drained {
 
 impl Connection {
     /// Makes a connection that was heard now.
-    pub fn new(id: ConnectionId, user_id: UserId, device_id: DeviceId, now: Duration) -> Self {
+    pub fn new(
+        id: ConnectionId,
+        door: Door,
+        user_id: UserId,
+        device_id: DeviceId,
+        now: Duration,
+    ) -> Self {
         let queue = Queue { heard_at: now, pinged_at: now, cursor_at: now, ..Queue::default() };
-        Self { id, user_id, device_id, wake: Notify::new(), queue: Mutex::new(queue) }
+        Self { id, door, user_id, device_id, wake: Notify::new(), queue: Mutex::new(queue) }
     }
 
     /// Queues an event, or folds it into a gap. Tells whether it was queued.
@@ -94,7 +109,7 @@ impl Connection {
             queue.gaps.entry(chat_id).or_insert((seq.prev(), seq)).1 = seq;
             return false;
         }
-        queue.push(Waiting { text, event: Some((chat_id, seq)), own: None });
+        queue.push(Waiting { text, own: None });
         drop(queue);
         self.wake.notify_one();
         true
@@ -106,7 +121,7 @@ impl Connection {
         // Answers to the client's own frames may use as much again before it is given up.
         let fits = queue.frames.len() < 2 * MOST_FRAMES && queue.bytes < 2 * MOST_BYTES;
         if fits {
-            queue.push(Waiting { text, event: None, own });
+            queue.push(Waiting { text, own });
         } else {
             queue.close.get_or_insert(CloseCode::SlowReader);
         }
@@ -121,7 +136,7 @@ impl Connection {
         if queue.is_full() {
             return false;
         }
-        queue.push(Waiting { text, event: None, own: None });
+        queue.push(Waiting { text, own: None });
         drop(queue);
         self.wake.notify_one();
         true
@@ -152,7 +167,9 @@ impl Connection {
             queue.close.get_or_insert(CloseCode::SlowReader);
             wakes = true;
         }
-        if silent_for >= heartbeat * 3 {
+        if self.door == Door::Poll {
+            // Whoever waits for an answer has nothing to say.
+        } else if silent_for >= heartbeat * 3 {
             queue.close.get_or_insert(CloseCode::Silent);
             wakes = true;
         } else if silent_for >= heartbeat && now.saturating_sub(queue.pinged_at) >= heartbeat {
@@ -180,11 +197,9 @@ impl Connection {
         queue.bytes = 0;
         queue.behind_since = None;
         queue.moved |= !frames.is_empty() || !gaps.is_empty();
-        let own = frames.iter().filter_map(|frame| frame.own).max();
         let gap = |(chat_id, (after_seq, head_seq))| Gap { chat_id, after_seq, head_seq };
         Drained {
-            own,
-            frames: frames.into_iter().map(|frame| (frame.text, frame.event)).collect(),
+            frames: frames.into_iter().map(|frame| (frame.text, frame.own)).collect(),
             gaps: gaps.into_iter().map(gap).collect(),
             ping: std::mem::take(&mut queue.ping),
             cursor: std::mem::take(&mut queue.cursor_due),
@@ -222,7 +237,7 @@ mod tests {
 
     fn connection() -> Connection {
         let (user, device) = (UserId::from_raw(1), DeviceId::from_raw(1));
-        Connection::new(ConnectionId(1), user, device, Duration::ZERO)
+        Connection::new(ConnectionId(1), Door::Socket, user, device, Duration::ZERO)
     }
 
     const CHAT: ChatId = ChatId::from_raw(7);

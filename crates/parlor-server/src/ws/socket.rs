@@ -25,7 +25,7 @@ use parlor_proto::{
 
 use super::error_frame;
 use super::{
-    hub::Hub,
+    hub::{Hub, reconnect},
     queue::{Connection, Drained, MOST_BEHIND, encode},
 };
 use crate::App;
@@ -36,35 +36,45 @@ const GREETING: Duration = Duration::from_secs(10);
 const READ_BUFFER: usize = 4 * 1024;
 /// Frames written together before the socket is flushed by size.
 const WRITE_BUFFER: usize = 8 * 1024;
-/// What may wait in the library before a write fails.
-const MOST_WRITE_BUFFER: usize = 1024 * 1024;
 /// Time between a close frame and the end.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Turns an accepted upgrade into a connection; the router has checked the origin.
 pub fn accept(app: Arc<App>, upgrade: WebSocketUpgrade) -> Response {
     let most = app.core.settings().limits.frame_bytes as usize;
+    // Held from here on: an orderly end waits for the close frame.
+    let open = app.tasks.open.token();
     upgrade
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(WRITE_BUFFER)
-        .max_write_buffer_size(MOST_WRITE_BUFFER)
+        // No bound of the library's own: it would refuse a page of long messages, and a close behind
+        // it. The next frame is fed only when the one before went out, so one is all that waits.
         .max_message_size(most)
         .max_frame_size(most)
-        .on_upgrade(move |socket| async move { Box::pin(serve(app, socket)).await })
+        .on_upgrade(move |socket| async move {
+            Box::pin(serve(app, socket)).await;
+            drop(open);
+        })
 }
 
 /// Serves one connection from `hello` to its end.
 async fn serve(app: Arc<App>, mut socket: WebSocket) {
-    if app.hub.is_draining() {
-        return close(&app, &mut socket, CloseCode::Draining).await;
-    }
-    let (hello, caller) = match greeting(&app, &mut socket).await {
+    let greeted = tokio::select! {
+        biased;
+        () = app.hub.drained() => return send_away(&app, &mut socket).await,
+        greeted = greeting(&app, &mut socket) => greeted,
+    };
+    let (hello, caller) = match greeted {
         Ok(greeted) => greeted,
         Err(Some(code)) => return close(&app, &mut socket, code).await,
         Err(None) => return,
     };
     let told_ms = app.core.session().told_ms();
     let connection = app.hub.register(&caller, app.most_connections());
+    if app.hub.is_draining() {
+        app.hub.unregister(&connection);
+        return send_away(&app, &mut socket).await;
+    }
     let ending = run(&app, &mut socket, &connection, caller, hello, told_ms).await;
     app.hub.unregister(&connection);
     app.core.presence().disconnected(caller.user_id, connection.id, ending.0).await;
@@ -73,12 +83,21 @@ async fn serve(app: Arc<App>, mut socket: WebSocket) {
     }
 }
 
+/// Sends away whom a drain did not find among the connections.
+async fn send_away(app: &App, socket: &mut WebSocket) {
+    let after_ms = u64::try_from(app.hub.back_after().as_millis()).unwrap_or(u64::MAX);
+    let told = tell(app, socket, &reconnect(after_ms)).await;
+    if let Some(code) = told.err().unwrap_or(Some(CloseCode::Draining)) {
+        close(app, socket, code).await;
+    }
+}
+
 /// Waits for `hello` and finds out who speaks.
 async fn greeting(app: &App, socket: &mut WebSocket) -> Result<(Hello, Caller), Option<CloseCode>> {
     let late = app.clock.sleep(GREETING);
     let text = tokio::select! {
         biased;
-        text = next_text(socket) => text?,
+        text = first_text(socket) => text?,
         () = late => return Err(Some(CloseCode::HelloTimeout)),
     };
     let limits = &app.core.settings().limits;
@@ -86,7 +105,7 @@ async fn greeting(app: &App, socket: &mut WebSocket) -> Result<(Hello, Caller), 
     let hello = match first {
         Some(Ok(ClientFrame::Hello(hello))) => hello,
         Some(Err(error)) if is_hello(&text) => {
-            tell(socket, &refusal(error)).await?;
+            tell(app, socket, &refusal(error)).await?;
             return Err(Some(CloseCode::HelloRequired));
         }
         _ => return Err(Some(CloseCode::HelloRequired)),
@@ -95,10 +114,7 @@ async fn greeting(app: &App, socket: &mut WebSocket) -> Result<(Hello, Caller), 
         Ok(caller) => Ok((hello, caller)),
         Err(Refused::UnsupportedVersion) => Err(Some(CloseCode::UnsupportedVersion)),
         Err(Refused::BadToken) => Err(Some(CloseCode::BadToken)),
-        Err(Refused::Failed(error)) => {
-            tell(socket, &ServerFrame::Error(error_frame(hello.id, &error))).await?;
-            Err(Some(CloseCode::SlowReader))
-        }
+        Err(Refused::Failed(error)) => Err(fail(app, socket, hello.id, &error).await),
     }
 }
 
@@ -116,22 +132,22 @@ async fn run(
 ) -> (Ending, Option<CloseCode>) {
     let orderly = |code| (Ending::Orderly, code);
     let core = &app.core;
-    // The session may have been revoked before the hub knew of the connection.
-    if let Some(token) = &hello.token
-        && core.devices().authenticate(token).await.is_err()
-    {
-        return orderly(Some(CloseCode::SessionRevoked));
-    }
     let session = core.session();
+    match session.still_stands(&hello, &caller).await {
+        Ok(true) => {}
+        Ok(false) => return orderly(Some(CloseCode::SessionRevoked)),
+        Err(error) => return orderly(fail(app, socket, hello.id, &error).await),
+    }
+    if let Some(name) = &hello.device_name
+        && let Err(error) = core.devices().rename(&caller, name).await
+    {
+        // A name is no reason to stay away.
+        tracing::warn!(%error, "a device kept its old name");
+    }
     let greeted = session.greet(caller, hello.id.clone(), hello.cursor.as_deref(), told_ms).await;
     let mut greeted = match greeted {
         Ok(greeted) => greeted,
-        Err(error) => {
-            let frame = ServerFrame::Error(error_frame(hello.id, &error));
-            let code =
-                tell(socket, &frame).await.err().map_or(Some(CloseCode::SlowReader), |_| None);
-            return orderly(code);
-        }
+        Err(error) => return orderly(fail(app, socket, hello.id, &error).await),
     };
     let mut own = core.session().own_after(&greeted.replay);
     match replay(app, socket, &mut greeted).await {
@@ -198,7 +214,7 @@ async fn replay(
     greeted: &mut Greeted,
 ) -> Result<(), Option<CloseCode>> {
     let session = app.core.session();
-    tell(socket, &ServerFrame::Welcome(Box::new(greeted.welcome.clone()))).await?;
+    tell(app, socket, &ServerFrame::Welcome(Box::new(greeted.welcome.clone()))).await?;
     loop {
         match session.next_replay(&greeted.caller, &mut greeted.replay).await {
             Ok(Some(frames)) => {
@@ -208,14 +224,11 @@ async fn replay(
             }
             Ok(None) => break,
             // Without the whole replay there is no position to tell: the client resumes again.
-            Err(error) => {
-                tell(socket, &ServerFrame::Error(error_frame(None, &error))).await?;
-                return Err(Some(CloseCode::SlowReader));
-            }
+            Err(error) => return Err(fail(app, socket, None, &error).await),
         }
     }
     let cursor = session.cursor_after(&greeted.replay);
-    tell(socket, &ServerFrame::Cursor(CursorFrame { cursor })).await
+    tell(app, socket, &ServerFrame::Cursor(CursorFrame { cursor })).await
 }
 
 /// Writes everything that waits in one go.
@@ -228,14 +241,26 @@ async fn flush(
 ) -> Result<Option<CloseCode>, Option<CloseCode>> {
     // Read before the drain: what was told before it is in the queue or was sent.
     let told_ms = app.core.session().told_ms();
-    let Drained { frames, gaps, own: drained, ping, cursor, close } = connection.drain();
-    for (text, _) in frames {
+    let Drained { frames, gaps, ping, cursor, close } = connection.drain();
+    for (text, step) in frames {
+        if let Some(step) = step {
+            if step <= *own {
+                continue;
+            }
+            let missing = match app.core.session().own_between(caller, *own, step).await {
+                Ok(missing) => missing,
+                Err(error) => return Err(fail(app, socket, None, &error).await),
+            };
+            for step in missing {
+                feed(app, socket, encode(&ServerFrame::Account(step))).await?;
+            }
+            *own = step;
+        }
         feed(app, socket, text).await?;
     }
     for gap in gaps {
         feed(app, socket, encode(&ServerFrame::Gap(gap))).await?;
     }
-    *own = (*own).max(drained.unwrap_or_default());
     if cursor {
         let cursor = app.core.session().cursor(caller, *own, told_ms);
         feed(app, socket, encode(&ServerFrame::Cursor(CursorFrame { cursor }))).await?;
@@ -272,7 +297,7 @@ async fn on_text(
                     return Err(Some(code));
                 }
                 let answer = on_sync(&app.core, caller, sync).await;
-                tell(socket, &answer).await?;
+                tell(app, socket, &answer).await?;
                 continue;
             }
             Ok(frame) => frame,
@@ -393,17 +418,30 @@ fn refusal(error: FrameError) -> ServerFrame {
     ServerFrame::Error(error_frame(error.id, &Error::Invalid(error.invalid)))
 }
 
-/// Reads the next text; anything else ends the connection, with a close code or without.
-async fn next_text(socket: &mut WebSocket) -> Result<Utf8Bytes, Option<CloseCode>> {
+/// Reads the first text; what the library does by itself before it is passed over.
+async fn first_text(socket: &mut WebSocket) -> Result<Utf8Bytes, Option<CloseCode>> {
     loop {
-        match socket.recv().await {
-            Some(Ok(Message::Text(text))) => return Ok(text),
-            Some(Ok(Message::Binary(_))) => return Err(Some(CloseCode::BinaryFrame)),
-            Some(Ok(Message::Ping(_))) => {}
-            Some(Ok(Message::Pong(_))) => return Ok(Utf8Bytes::from_static("[]")),
-            Some(Ok(Message::Close(_))) | None => return Err(None),
-            Some(Err(error)) => return Err(close_code_of(&error)),
+        if let Some(text) = next_heard(socket).await? {
+            return Ok(text);
         }
+    }
+}
+
+/// Reads the next text, or a text of no frames for a mere sign of life.
+async fn next_text(socket: &mut WebSocket) -> Result<Utf8Bytes, Option<CloseCode>> {
+    let heard = next_heard(socket).await?;
+    Ok(heard.unwrap_or(Utf8Bytes::from_static("[]")))
+}
+
+/// Reads a text, or none for a ping or pong; anything else ends the connection, with a close code or
+/// without.
+async fn next_heard(socket: &mut WebSocket) -> Result<Option<Utf8Bytes>, Option<CloseCode>> {
+    match socket.recv().await {
+        Some(Ok(Message::Text(text))) => Ok(Some(text)),
+        Some(Ok(Message::Binary(_))) => Err(Some(CloseCode::BinaryFrame)),
+        Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(None),
+        Some(Ok(Message::Close(_))) | None => Err(None),
+        Some(Err(error)) => Err(close_code_of(&error)),
     }
 }
 
@@ -419,8 +457,23 @@ fn close_code_of(error: &axum::Error) -> Option<CloseCode> {
     }
 }
 
-async fn tell(socket: &mut WebSocket, frame: &ServerFrame) -> Result<(), Option<CloseCode>> {
-    socket.send(Message::Text(encode(frame))).await.map_err(|_| None)
+async fn tell(
+    app: &App,
+    socket: &mut WebSocket,
+    frame: &ServerFrame,
+) -> Result<(), Option<CloseCode>> {
+    send(app, socket, Message::Text(encode(frame))).await
+}
+
+/// Tells that the server could not do what it had to; returns how to close.
+async fn fail(
+    app: &App,
+    socket: &mut WebSocket,
+    id: Option<String>,
+    error: &Error,
+) -> Option<CloseCode> {
+    let told = tell(app, socket, &ServerFrame::Error(error_frame(id, error))).await;
+    told.err().unwrap_or(Some(CloseCode::ServerFailed))
 }
 
 async fn feed(app: &App, socket: &mut WebSocket, text: Utf8Bytes) -> Result<(), Option<CloseCode>> {

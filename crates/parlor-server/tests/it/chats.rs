@@ -74,6 +74,31 @@ async fn a_removed_member_gets_nothing_more_and_a_newcomer_nothing_earlier() {
 }
 
 #[tokio::test]
+async fn the_rule_of_the_chat_decides_what_a_newcomer_sees_and_joining_has_its_time() {
+    let world = World::start().await;
+    let (ann, ben, cleo) =
+        (world.person("ann").await, world.person("ben").await, world.person("cleo").await);
+    let chat_id = ann.makes_group("Stand", &[]).await;
+    let participants = format!("/api/v1/chats/{chat_id}/participants");
+    let add = |person: &crate::world::Person| json!({"user_ids": [person.user_id]});
+    ann.says(&chat_id, "before").await;
+    world.advance(std::time::Duration::from_secs(3_600));
+    assert_eq!(ann.post(&participants, add(&ben)).await.status, 201);
+    let open = json!({"settings": {"history": "all"}});
+    assert_eq!(ann.patch(&format!("/api/v1/chats/{chat_id}"), open).await.status, 200);
+    assert_eq!(ann.post(&participants, add(&cleo)).await.status, 201);
+    ann.says(&chat_id, "after").await;
+    assert_eq!(ben.reads_texts(&chat_id).await, ["after"]);
+    assert_eq!(cleo.reads_texts(&chat_id).await, ["before", "after"]);
+    let rows = ann.get(&participants).await.body["items"].as_array().unwrap().clone();
+    let joined_at = |person: &crate::world::Person| {
+        let row = rows.iter().find(|row| row["user_id"] == person.user_id).unwrap();
+        row["joined_at"].as_str().unwrap().to_owned()
+    };
+    assert!(joined_at(&ann) < joined_at(&ben) && joined_at(&ben) <= joined_at(&cleo));
+}
+
+#[tokio::test]
 async fn the_last_owner_stays_until_another_is_named() {
     let world = World::start().await;
     let (ann, ben) = (world.person("ann").await, world.person("ben").await);
@@ -114,4 +139,21 @@ async fn the_list_is_ordered_by_activity_and_counts_what_is_unread() {
     let next = page.text("/next");
     let rest = ben.get(&format!("/api/v1/chats?limit=1&cursor={next}")).await;
     assert_eq!((rest.text("/items/0/chat_id"), &rest.body["next"]), (group, &json!(null)));
+}
+
+#[tokio::test]
+async fn the_last_member_who_leaves_closes_the_group() {
+    let world = World::start().await;
+    let (ann, ben, _chat_id) = world.friends().await;
+    let group = ann.makes_group("Garden", &[&ben]).await;
+    let is_closed = || {
+        let select = "SELECT closed FROM chats WHERE chat_id = ?1";
+        let database = world.database();
+        database.query_row(select, [group.parse::<i64>().unwrap()], |row| row.get::<_, bool>(0))
+    };
+    for (person, closed) in [(&ben, false), (&ann, true)] {
+        let path = format!("/api/v1/chats/{group}/participants/{}", person.user_id);
+        assert_eq!(person.delete(&path).await.status, 204);
+        assert_eq!(is_closed(), Ok(closed));
+    }
 }

@@ -10,7 +10,7 @@ use std::{
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::world::{Person, call};
+use crate::world::{Person, World, call};
 
 /// A server process; killed when dropped.
 struct Process {
@@ -259,4 +259,15 @@ fn a_wrong_value_is_named_with_its_source() {
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(text.contains(name), "{text}");
     }
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_is_an_unknown_event_and_counted() {
+    let world = World::start().await;
+    let (ann, _ben, chat_id) = world.friends().await;
+    ann.says(&chat_id, "hi").await;
+    world.database().execute("UPDATE messages SET body = x'00' WHERE seq = 2", []).unwrap();
+    let log = ann.get(&format!("/api/v1/chats/{chat_id}/events?after_seq=1")).await;
+    assert_eq!(log.body["events"][0]["kind"], "unknown", "{}", log.body);
+    assert!(world.metric("parlor_unreadable_rows_total").await > 0);
 }

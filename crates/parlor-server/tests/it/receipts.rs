@@ -111,3 +111,68 @@ fn minutes(time: &str) -> i64 {
     let number = |from, to| time[from..to].parse::<i64>().unwrap();
     (number(8, 10) * 24 + number(11, 13)) * 60 + number(14, 16)
 }
+
+#[tokio::test]
+async fn nobody_is_watched_who_does_not_exist_or_whom_nobody_wants_to_see() {
+    let world = World::start().await;
+    let (ann, ben, _chat_id) = world.friends().await;
+    let mut socket = ann.connects().await;
+    socket.send(json!({"t": "watch", "user_ids": [ben.user_id, ann.user_id, "12", "13"]})).await;
+    assert_eq!(socket.next("presence").await["t"], "presence");
+    assert_eq!(world.metric("parlor_people_watched").await, 2);
+    socket.send(json!([{"t": "watch", "user_ids": []}, {"t": "ping"}])).await;
+    socket.next("pong").await;
+    assert_eq!(world.metric("parlor_people_watched").await, 0);
+}
+
+#[tokio::test]
+async fn wrong_ids_in_a_watch_cost_look_ups_and_right_ones_do_not() {
+    let world = World::with(|config| config.quotas.look_ups = 3).await;
+    let (ann, ben, _chat_id) = world.friends().await;
+    let mut socket = ann.connects().await;
+    let mut watch = async |user_ids: &[&str]| {
+        socket.send(json!({"t": "watch", "id": "w", "user_ids": user_ids})).await;
+        let answer = socket.find_any(|frame| frame["t"] == "presence" || frame["t"] == "error");
+        answer.await["code"].as_str().map(str::to_owned)
+    };
+    assert_eq!(watch(&[&ben.user_id, "11", "12", "13"]).await, None, "paid");
+    assert_eq!(watch(&[&ben.user_id, "14"]).await.as_deref(), Some("rate_limited"));
+    assert_eq!(watch(&[&ben.user_id]).await, None);
+}
+
+#[tokio::test]
+async fn who_hides_is_hidden_from_those_who_watch_and_comes_back_when_shown() {
+    let world = World::start().await;
+    let (ann, ben, _chat_id) = world.friends().await;
+    let eve = world.person("eve").await;
+    let _ben_socket = ben.connects().await;
+    let (mut watcher, mut stranger) = (ann.connects().await, eve.connects().await);
+    for socket in [&mut watcher, &mut stranger] {
+        socket.send(json!({"t": "watch", "user_ids": [ben.user_id]})).await;
+    }
+    assert_eq!(watcher.next("presence").await["status"], "online");
+    assert_eq!(stranger.next("presence").await["status"], "hidden");
+    for (who, status) in [("nobody", "hidden"), ("everyone", "online")] {
+        let privacy = json!({"privacy": {"online": {"who": who}}});
+        assert_eq!(ben.patch("/api/v1/users/me", privacy).await.status, 200);
+        assert_eq!(watcher.next("presence").await["status"], status);
+    }
+    stranger.send(json!({"t": "ping"})).await;
+    let next = stranger.find_any(|frame| frame["t"] == "presence" || frame["t"] == "pong").await;
+    assert_eq!(next["t"], "pong", "whoever saw nothing hears nothing");
+}
+
+#[tokio::test]
+async fn typing_and_focus_have_a_rate_even_where_they_are_refused() {
+    let world = World::with(|config| config.quotas.signals_per_second = 1).await;
+    let ann = world.person("ann").await;
+    let mut socket = ann.connects().await;
+    for frame in [
+        json!({"t": "typing", "chat_id": "123", "active": true}),
+        json!({"t": "focus", "chat_id": null, "visible": true}),
+    ] {
+        // A burst is five seconds' worth; a pause of the machine may add one or two.
+        socket.send(json!((0..20).map(|_| frame.clone()).collect::<Vec<_>>())).await;
+        socket.find("error", |error| error["code"] == "rate_limited").await;
+    }
+}

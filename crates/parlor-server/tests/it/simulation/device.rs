@@ -117,7 +117,7 @@ impl Device {
         while !self.shared.is_healed.load(Ordering::Relaxed) {
             if now_ms() >= next_ms {
                 self.act();
-                next_ms = now_ms() + self.dice.below(160);
+                next_ms = now_ms() + self.dice.below(160 * u64::from(self.shared.pace));
             }
             self.step(next_ms).await;
         }
@@ -194,6 +194,10 @@ impl Device {
 
     /// Does something, by dice.
     fn act(&mut self) {
+        if self.tasks.len() >= 4 {
+            // Without a network they would only pile up.
+            return;
+        }
         let chats = self.own_chats();
         let chat_id = chats[usize::try_from(self.dice.below(chats.len() as u64)).expect("small")];
         match self.dice.below(20) {
@@ -327,7 +331,7 @@ impl Device {
             }
             woken = on_link(&mut self.link) => match woken {
                 Woken::Dialled(Some(socket)) => {
-                    self.link = Link::Up(Box::new(socket));
+                    self.link = Link::Up(socket);
                     self.n_opened += 1;
                     self.session.on_opened(now_ms());
                 }
@@ -390,6 +394,9 @@ impl Device {
                 self.shared.acked.lock().entry(self.person).or_default().push(*message_id);
             }
         }
+        if matches!(change, Change::Reset) {
+            self.shared.n_resets.fetch_add(1, Ordering::Relaxed);
+        }
         self.told.on_change(change);
     }
 
@@ -404,6 +411,11 @@ impl Device {
             // A device that is new begins where the others of its person are.
             let after = kept.first().map_or(Seq::ZERO, |event| event.seq.prev());
             let head = events.last().map_or(Seq::ZERO, |event| event.seq);
+            let places = |events: &[Event]| -> Vec<(Seq, MessageId)> {
+                let seen = events.iter().filter(|event| event.seq > after);
+                seen.map(|event| (event.seq, event.event_id)).collect()
+            };
+            assert_eq!(places(&kept), places(&events), "{}: kept", self.shared.replay);
             let note = |path, after_seq, seen: Vec<Seen>| {
                 let args = ReadArgs { chat_id, path, after_seq };
                 let recorder = &self.shared.recorder;
@@ -495,14 +507,14 @@ async fn dial() -> Option<WebSocketStream<TcpStream>> {
 }
 
 enum Woken {
-    Dialled(Option<WebSocketStream<TcpStream>>),
+    Dialled(Option<Box<WebSocketStream<TcpStream>>>),
     Heard(Option<Frame>),
 }
 
 async fn on_link(link: &mut Link) -> Woken {
     match link {
         Link::Down => std::future::pending().await,
-        Link::Dialling(dialling) => Woken::Dialled(dialling.await),
+        Link::Dialling(dialling) => Woken::Dialled(dialling.await.map(Box::new)),
         Link::Up(socket) => Woken::Heard(socket.next().await.and_then(Result::ok)),
     }
 }
@@ -536,7 +548,7 @@ async fn send_by_http(
             }
             other => end(Phase::Info, None, Some(format!("{other:?}"))),
         }
-        sleep_ms(100).await;
+        sleep_ms(100 * u64::from(shared.pace)).await;
     }
 }
 

@@ -22,6 +22,7 @@ use std::{
 
 use parking_lot::Mutex;
 use parlor_client::Random;
+use parlor_core::memory::Image;
 use parlor_load::{
     check::{self, Judgement, Verdict},
     record::{ChatArgs, FaultArgs, Needs, Op, Phase, Recorder, RunArgs, Who},
@@ -40,6 +41,8 @@ const LOAD: Duration = Duration::from_secs(5);
 /// What the hosts of one run share; it outlives their crashes.
 struct Shared {
     seed: u64,
+    /// People act so many times less often.
+    pace: u32,
     replay: String,
     recorder: Arc<Recorder>,
     disk: Arc<SimulatedDisk>,
@@ -50,14 +53,45 @@ struct Shared {
     is_healed: AtomicBool,
     /// Devices whose own doings have ended.
     n_quiet: AtomicUsize,
+    /// How often a device was told that the log is another one.
+    n_resets: AtomicUsize,
     /// Messages acknowledged to each person.
     acked: Mutex<HashMap<usize, Vec<MessageId>>>,
     pages: Mutex<Pages>,
 }
 
+/// What happens to a run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    /// All faults, at random.
+    Faults,
+    /// The data of an earlier moment is put back.
+    Restore,
+    /// The cable of two devices is out for so long, and nobody says so.
+    Cable(Duration),
+}
+
+impl Trouble {
+    fn lasts(self) -> Duration {
+        match self {
+            Self::Faults | Self::Restore => LOAD,
+            Self::Cable(out) => LOAD + out,
+        }
+    }
+
+    /// Long runs take longer steps, and people in them act less often.
+    fn pace(self) -> u32 {
+        match self {
+            Self::Faults | Self::Restore => 1,
+            Self::Cable(out) => 1 + u32::try_from(out.as_secs() / 10).expect("hours at most"),
+        }
+    }
+}
+
 /// What a run showed.
 struct Shown {
     judgement: Judgement,
+    n_resets: usize,
     /// What happened, line by line.
     recording: String,
 }
@@ -85,21 +119,23 @@ impl Write for Lines {
     }
 }
 
-fn simulate(seed: u64) -> Shown {
+fn simulate(seed: u64, trouble: Trouble) -> Shown {
     let replay =
         format!("SIMULATION_SEEDS={seed} cargo test -p parlor-server --test it simulation");
     let lines = Lines::default();
+    let n_faults = if trouble == Trouble::Faults { 3 } else { 0 };
     let run = RunArgs {
         scenario: "simulation".to_owned(),
         seed,
         replay: replay.clone(),
         binary_sha256: String::new(),
-        needs: Needs { n_acks: 20, n_faults: 3, final_reads: true },
+        needs: Needs { n_acks: 20, n_faults, final_reads: true },
     };
     let now_us = || turmoil::sim_elapsed().map_or(0, |at| u64::try_from(at.as_micros()).unwrap());
     let mut dice = Random::from_seed(seed);
     let shared = Arc::new(Shared {
         seed,
+        pace: trouble.pace(),
         replay,
         recorder: Arc::new(Recorder::new(Box::new(lines.clone()), now_us, run)),
         disk: Arc::new(SimulatedDisk::new(dice.fork())),
@@ -109,17 +145,19 @@ fn simulate(seed: u64) -> Shown {
         cast: OnceLock::new(),
         is_healed: AtomicBool::new(false),
         n_quiet: AtomicUsize::new(0),
+        n_resets: AtomicUsize::new(0),
         acked: Mutex::default(),
         pages: Mutex::default(),
     });
     let mut sim = turmoil::Builder::new()
         .rng_seed(seed)
         .enable_random_order()
-        .tick_duration(Duration::from_millis(5))
-        .simulation_duration(Duration::from_secs(100))
+        .tick_duration(Duration::from_millis(5) * trouble.pace().min(100))
+        .simulation_duration(Duration::from_secs(100) + 2 * trouble.lasts())
         .min_message_latency(Duration::from_millis(1))
         .max_message_latency(Duration::from_millis(20))
         .tcp_capacity(4_096)
+        .ephemeral_ports(1_024..=65_535)
         .build();
     let host = shared.clone();
     sim.host("server", move || server::run(host.clone()));
@@ -128,7 +166,8 @@ fn simulate(seed: u64) -> Shown {
     for ((person, number), name) in DEVICES.into_iter().zip(&devices) {
         sim.client(name.as_str(), device::run(shared.clone(), person, number));
     }
-    let mut nemesis = Nemesis { shared: shared.clone(), dice, devices, undo: Vec::new() };
+    let mut nemesis =
+        Nemesis { shared: shared.clone(), trouble, dice, devices, undo: Vec::new(), backup: None };
     let mut has_begun = false;
     loop {
         match sim.step() {
@@ -153,19 +192,22 @@ fn simulate(seed: u64) -> Shown {
     shared.recorder.finish().unwrap();
     let text = lines.0.lock().clone();
     let judgement = check::check(text.as_slice()).unwrap();
-    if judgement.verdict != Verdict::Holds {
+    if trouble != Trouble::Restore && judgement.verdict != Verdict::Holds {
         lines.save(seed);
     }
-    Shown { judgement, recording: String::from_utf8(text).unwrap() }
+    let n_resets = shared.n_resets.load(Ordering::Relaxed);
+    Shown { judgement, n_resets, recording: String::from_utf8(text).unwrap() }
 }
 
 /// Makes faults while people act, and heals everything at the end.
 struct Nemesis {
     shared: Arc<Shared>,
+    trouble: Trouble,
     dice: Random,
     devices: Vec<String>,
     /// What has to be ended, and when.
     undo: Vec<(Duration, Undo)>,
+    backup: Option<Image>,
 }
 
 enum Undo {
@@ -178,7 +220,7 @@ enum Undo {
 impl Nemesis {
     fn step(&mut self, sim: &mut turmoil::Sim<'_>) {
         let now = sim.elapsed();
-        let is_over = now >= LOAD;
+        let is_over = now >= self.trouble.lasts();
         let (due, rest) =
             std::mem::take(&mut self.undo).into_iter().partition(|(at, _)| is_over || *at <= now);
         self.undo = rest;
@@ -194,8 +236,39 @@ impl Nemesis {
         if is_over {
             self.shared.disk.heal();
             self.shared.is_healed.store(true, Ordering::Relaxed);
+        } else if self.trouble == Trouble::Restore {
+            self.put_back(sim, now);
+        } else if let Trouble::Cable(_) = self.trouble {
+            self.pull_cables(sim, now);
         } else if self.dice.chance(0.012) {
             self.fire(sim, now);
+        }
+    }
+
+    fn pull_cables(&mut self, sim: &mut turmoil::Sim<'_>, now: Duration) {
+        let Trouble::Cable(out) = self.trouble else { return };
+        if now >= LOAD / 2 && self.undo.is_empty() {
+            for device in self.devices.iter().take(2) {
+                sim.partition("server", device.as_str());
+                self.undo.push((now + out, Undo::Repair(device.clone())));
+            }
+        }
+    }
+
+    /// Takes a copy of the data, and puts it back a while later, as an operator does.
+    fn put_back(&mut self, sim: &mut turmoil::Sim<'_>, now: Duration) {
+        let disk = &self.shared.disk;
+        if self.backup.is_none() && now >= LOAD / 3 {
+            self.backup = Some(disk.backup());
+        }
+        if now >= LOAD / 2
+            && self.shared.boots.load(Ordering::Relaxed) == 1
+            && let Some(image) = self.backup.take()
+        {
+            sim.crash("server");
+            disk.restore(image);
+            *self.shared.epoch.lock() = "second".to_owned();
+            self.undo.push((now, Undo::Bounce));
         }
     }
 
@@ -272,7 +345,7 @@ fn seeds() -> std::ops::RangeInclusive<u64> {
 fn under_faults_every_device_ends_with_the_same_order_and_nothing_is_lost() {
     let (mut n_acks, mut n_faults, mut n_seeds) = (0, 0, 0);
     for seed in seeds() {
-        let Shown { judgement, .. } = simulate(seed);
+        let Shown { judgement, .. } = simulate(seed, Trouble::Faults);
         assert_eq!(judgement.verdict, Verdict::Holds, "seed {seed}\n{judgement}");
         n_seeds += 1;
         n_acks += judgement.counts.ok;
@@ -284,10 +357,28 @@ fn under_faults_every_device_ends_with_the_same_order_and_nothing_is_lost() {
 #[test]
 fn a_seed_always_gives_the_same_history() {
     for seed in seeds().take(2) {
-        let (one, two) = (simulate(seed).recording, simulate(seed).recording);
+        let [one, two] = [(); 2].map(|()| simulate(seed, Trouble::Faults).recording);
         for (number, (one, two)) in one.lines().zip(two.lines()).enumerate() {
             assert_eq!(one, two, "seed {seed}, line {number}");
         }
         assert_eq!(one.len(), two.len(), "seed {seed}");
+    }
+}
+
+#[test]
+fn after_a_restore_every_device_is_told_and_ends_with_the_restored_log() {
+    for seed in seeds().take(2) {
+        let shown = simulate(seed, Trouble::Restore);
+        assert!(shown.n_resets >= DEVICES.len(), "seed {seed}: {} resets", shown.n_resets);
+    }
+}
+
+#[test]
+fn a_cable_pulled_for_seconds_minutes_or_hours_costs_nothing_but_the_wait() {
+    for seconds in [5, 5 * 60, 5 * 3_600] {
+        let shown = simulate(seconds, Trouble::Cable(Duration::from_secs(seconds)));
+        let judgement = shown.judgement;
+        assert_eq!(judgement.verdict, Verdict::Holds, "{seconds} s\n{judgement}");
+        assert_eq!(shown.n_resets, 0, "{seconds} s: exactly what was missed, not everything anew");
     }
 }

@@ -9,6 +9,7 @@ use parlor_core::{
     ports::{EngineResult, clock::Clock as _, passwords::Passwords},
 };
 use parlor_server::{
+    App,
     config::{Config, Switch},
     wiring::{self, Overrides, Running, Storage},
 };
@@ -40,7 +41,7 @@ pub struct World {
     pub address: SocketAddr,
     clock: ManualClock,
     config: Config,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl World {
@@ -48,19 +49,45 @@ impl World {
         Self::with(|config| config.rate_limits = Switch::Off).await
     }
 
-    /// Starts a server whose configuration was changed.
+    /// Starts a server whose configuration was changed; rate limits are on unless that says so.
     pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let limited = |config: &mut Config| {
+            config.rate_limits = Switch::On;
+            change(config);
+        };
+        Self::overridden(Overrides::default(), limited).await
+    }
+
+    /// Starts a server whose clock moves by hand.
+    pub async fn on(clock: &ManualClock, change: impl FnOnce(&mut Config)) -> Self {
+        let overrides = Overrides { clock: Some(Arc::new(clock.clone())), ..Overrides::default() };
+        Self { clock: clock.clone(), ..Self::overridden(overrides, change).await }
+    }
+
+    /// Starts a server of other parts, without rate limits.
+    pub async fn overridden(mut overrides: Overrides, change: impl FnOnce(&mut Config)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut config = Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             data: folder.path().join("data"),
+            rate_limits: Switch::Off,
             ..Config::default()
         };
         change(&mut config);
         let clock = running_clock();
-        let running = start(&config, &clock).await;
-        let address = running.address;
-        Self { address, running: Some(running), clock, config, _folder: folder }
+        overrides.clock.get_or_insert_with(|| Arc::new(clock.clone()));
+        Self::of(folder, config, clock, overrides).await
+    }
+
+    async fn of(
+        folder: tempfile::TempDir,
+        config: Config,
+        clock: ManualClock,
+        mut overrides: Overrides,
+    ) -> Self {
+        overrides.passwords.get_or_insert_with(|| Arc::new(PlainPasswords));
+        let running = wiring::start(config.clone(), Storage::Sqlite, overrides).await.unwrap();
+        Self { address: running.address, running: Some(running), clock, config, folder }
     }
 
     /// Lets time pass at once: whatever was to come meanwhile comes now.
@@ -72,7 +99,13 @@ impl World {
     pub async fn restart(&mut self) {
         self.running.take().expect("it runs").stop().await;
         self.config.listen = self.address;
-        self.running = Some(start(&self.config, &self.clock).await);
+        let overrides = Overrides {
+            clock: Some(Arc::new(self.clock.clone())),
+            passwords: Some(Arc::new(PlainPasswords)),
+            ..Overrides::default()
+        };
+        let started = wiring::start(self.config.clone(), Storage::Sqlite, overrides).await;
+        self.running = Some(started.unwrap());
     }
 
     /// Signs a new person up.
@@ -112,21 +145,30 @@ impl World {
         (ann, ben, chat_id)
     }
 
+    /// What the doors of the server share.
+    pub fn app(&self) -> &Arc<App> {
+        &self.running.as_ref().unwrap().app
+    }
+
+    /// The file of the store, beside the server.
+    pub fn database(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.folder.path().join("data/parlor.db")).unwrap()
+    }
+
+    /// The value of a metric without labels.
+    pub async fn metric(&self, name: &str) -> u64 {
+        let answer = call(self.address, Method::GET, "/metrics", None, None).await;
+        let text = answer.body.as_str().unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
+        line.unwrap_or_else(|| panic!("no {name}")).parse().unwrap()
+    }
+
     /// Ends in order.
     pub async fn stop(mut self) {
         if let Some(running) = self.running.take() {
             running.stop().await;
         }
     }
-}
-
-async fn start(config: &Config, clock: &ManualClock) -> Running {
-    let overrides = Overrides {
-        clock: Some(Arc::new(clock.clone())),
-        passwords: Some(Arc::new(PlainPasswords)),
-        ..Overrides::default()
-    };
-    wiring::start(config.clone(), Storage::Sqlite, overrides).await.unwrap()
 }
 
 /// A clock that keeps the pace of the real one and can be moved ahead of it.
