@@ -200,7 +200,9 @@ impl Device {
         }
         let chats = self.own_chats();
         let chat_id = chats[usize::try_from(self.dice.below(chats.len() as u64)).expect("small")];
-        match self.dice.below(20) {
+        // Who is cut off for hours writes into the outbox; calls would only fail.
+        let n_kinds = if self.shared.pace > 1 { 9 } else { 20 };
+        match self.dice.below(n_kinds) {
             0..=8 => self.send_by_socket(chat_id, false),
             // The same key on both ways at once.
             9 | 10 => self.send_by_socket(chat_id, true),
@@ -548,7 +550,7 @@ async fn send_by_http(
             }
             other => end(Phase::Info, None, Some(format!("{other:?}"))),
         }
-        sleep_ms(100 * u64::from(shared.pace)).await;
+        sleep_ms(100).await;
     }
 }
 
