@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::world::World;
 
@@ -168,11 +168,13 @@ async fn typing_and_focus_have_a_rate_even_where_they_are_refused() {
     let ann = world.person("ann").await;
     let mut socket = ann.connects().await;
     for frame in [
-        json!({"t": "typing", "chat_id": "123", "active": true}),
-        json!({"t": "focus", "chat_id": null, "visible": true}),
+        json!({"t": "typing", "id": "typing", "chat_id": "123", "active": true}),
+        json!({"t": "focus", "id": "focus", "chat_id": null, "visible": true}),
     ] {
-        // A burst is five seconds' worth; a pause of the machine may add one or two.
+        // A burst is five seconds' worth.
         socket.send(json!((0..20).map(|_| frame.clone()).collect::<Vec<_>>())).await;
-        socket.find("error", |error| error["code"] == "rate_limited").await;
+        let is_refused =
+            |error: &Value| error["id"] == frame["t"] && error["code"] == "rate_limited";
+        socket.find("error", is_refused).await;
     }
 }
