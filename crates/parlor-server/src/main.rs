@@ -11,8 +11,15 @@ use parlor_server::{
 use tracing_subscriber::EnvFilter;
 
 /// Real-time messaging, self-hosted.
+/// Says when this build holds planted bugs: it is for tests of the tests only.
+const VERSION: &str = if cfg!(feature = "planted") {
+    concat!(env!("CARGO_PKG_VERSION"), " WITH PLANTED BUGS")
+} else {
+    env!("CARGO_PKG_VERSION")
+};
+
 #[derive(Parser)]
-#[command(name = "parlor", version, about)]
+#[command(name = "parlor", version = VERSION, about)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

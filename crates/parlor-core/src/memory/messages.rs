@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     clock::Ids,
+    planted::is_planted,
     ports::{
         EngineError, EngineResult,
         messages::{
@@ -399,7 +400,9 @@ impl State {
     fn append(&mut self, ids: &Ids, unit: Append, sender_is_stale: bool) -> Appended {
         let Append { chat_id, sender_id, key, expects, events } = unit;
         if let Some(key) = &key
+            && !is_planted("no_dedup")
             && let Some(place) = self.keys.get(&(sender_id, key.client_id.clone()))
+            && !(is_planted("dedup_short") && ids.passed_ms() > self.made_ms(place) + 200)
         {
             let event =
                 self.chats.get(&place.chat_id).and_then(|c| c.event(place.chat_id, place.seq));
@@ -463,6 +466,12 @@ impl State {
             .map(|(user_id, body, at)| (user_id, self.append_own(user_id, body, at)))
             .collect();
         Appended::Stored(Stored { events: handed_out, own })
+    }
+
+    /// When the event under a key was made.
+    fn made_ms(&self, place: &KeyPlace) -> u64 {
+        let chat = self.chats.get(&place.chat_id);
+        chat.and_then(|chat| chat.entry_at(place.seq)).map_or(0, |entry| entry.event_id.millis())
     }
 
     fn messages(&self, chat_id: ChatId) -> impl DoubleEndedIterator<Item = Message> {
@@ -586,7 +595,8 @@ impl Messages for Memory {
         let state = self.state.lock();
         let unread = state
             .messages(chat_id)
-            .filter(|m| m.seq > after && m.sender_id != reader && !m.deleted);
+            .filter(|m| m.seq > after && m.sender_id != reader)
+            .filter(|m| !m.deleted || is_planted("unread_counts_deleted"));
         Ok(unread.count() as u64)
     }
 }

@@ -32,6 +32,7 @@ pub use self::{
 };
 use crate::{
     clock::Ids,
+    planted::is_planted,
     ports::{EngineResult, accounts::Account, clock::Clock, devices::Device, store::Store},
 };
 
@@ -80,7 +81,21 @@ impl Memory {
         let _turn = turn.lock().await;
         let mut next = self.state.lock().clone();
         let answer = change(&mut next);
+        if is_planted("no_sync") {
+            *self.state.lock() = next;
+            return Ok(answer);
+        }
+        if is_planted("ack_early") {
+            let synced = std::mem::replace(&mut *self.state.lock(), next);
+            // The sync comes with the next commit.
+            disk.write(Image(synced)).await?;
+            return Ok(answer);
+        }
         match disk.write(Image(next.clone())).await {
+            Err(_) if is_planted("retry_same_handle") => {
+                *self.state.lock() = next;
+                Ok(answer)
+            }
             Ok(()) => {
                 *self.state.lock() = next;
                 Ok(answer)
@@ -106,7 +121,7 @@ impl State {
 #[async_trait]
 impl Store for Memory {
     async fn epoch(&self) -> EngineResult<String> {
-        Ok(self.epoch.clone())
+        Ok(if is_planted("epoch_kept") { "kept".to_owned() } else { self.epoch.clone() })
     }
 
     async fn probe(&self) -> EngineResult<()> {

@@ -4,9 +4,12 @@ use async_trait::async_trait;
 use parlor_proto::{ChatId, Seq, UserId, receipts::ReceiptKind};
 
 use super::{Memory, chats::Chat};
-use crate::ports::{
-    EngineResult,
-    receipts::{Cursors, Move, Moved, Reached, Receipts},
+use crate::{
+    planted::is_planted,
+    ports::{
+        EngineResult,
+        receipts::{Cursors, Move, Moved, Reached, Receipts},
+    },
 };
 
 impl Chat {
@@ -17,7 +20,7 @@ impl Chat {
             ReceiptKind::Delivered => &mut cursors.delivered_seq,
             ReceiptKind::Read => &mut cursors.read_seq,
         };
-        if step.to_seq <= *cursor {
+        if step.to_seq <= *cursor && !is_planted("cursor_back") {
             return None;
         }
         let from_seq = std::mem::replace(cursor, step.to_seq);

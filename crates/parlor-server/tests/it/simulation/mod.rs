@@ -382,3 +382,35 @@ fn a_cable_pulled_for_seconds_minutes_or_hours_costs_nothing_but_the_wait() {
         assert_eq!(shown.n_resets, 0, "{seconds} s: exactly what was missed, not everything anew");
     }
 }
+
+/// The tests are tested: each planted bug is found within 300 seeds.
+#[cfg(feature = "planted")]
+#[test]
+fn every_planted_bug_is_found() {
+    use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+
+    use parlor_core::planted::{SWITCHES, plant};
+
+    let mut missed = Vec::new();
+    for (switch, breaks) in SWITCHES {
+        let trouble = if switch == "epoch_kept" { Trouble::Restore } else { Trouble::Faults };
+        let is_found = |seed| {
+            plant(Some(switch));
+            let hook = take_hook();
+            set_hook(Box::new(|_| {}));
+            let shown = catch_unwind(AssertUnwindSafe(|| simulate(seed, trouble)));
+            set_hook(hook);
+            plant(None);
+            match (shown, trouble) {
+                (Err(_), _) => true,
+                (Ok(shown), Trouble::Restore) => shown.n_resets < DEVICES.len(),
+                (Ok(shown), _) => shown.judgement.verdict == Verdict::Broken,
+            }
+        };
+        match (1..=300).find(|seed| is_found(*seed)) {
+            Some(seed) => println!("{switch:<22} found by seed {seed:<4} {breaks}"),
+            None => missed.push(switch),
+        }
+    }
+    assert!(missed.is_empty(), "not found: {missed:?}");
+}
