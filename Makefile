@@ -4,7 +4,7 @@ SHELL := /usr/bin/env bash
 .DEFAULT_GOAL := help
 export RUST_BACKTRACE ?= 0
 
-.PHONY: run web test check browser bench torture gen help
+.PHONY: run web test check planted browser simulation bench torture gen help
 
 run: web ## Build and start a server with the web app on SQLite at http://localhost:8080
 	cargo run -p parlor-server --bin parlor -- serve
@@ -16,7 +16,7 @@ node_modules: package-lock.json
 web: node_modules ## Build the web app into web/dist, from where the server takes it
 	npm run build --workspace web
 
-test: web check browser ## Everything: check, and the journeys in a real browser
+test: web check planted browser ## Everything: check, the tests of the tests, and the journeys in a real browser
 
 check: node_modules ## Formatting, lints, types, guards, unit and integration tests
 	cargo fmt --all --check
@@ -28,11 +28,17 @@ check: node_modules ## Formatting, lints, types, guards, unit and integration te
 	npm test --workspace sdk/ts
 	npm test --workspace web
 
+planted: ## Tests of the tests: the simulator finds every planted bug
+	cargo test --workspace --features parlor-server/planted --test it every_planted_bug -- --nocapture 2>/dev/null
+
 browser: web ## Journeys of people through the real app and the real binary, in Debian's Chromium
 	command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -qy chromium; } \
 	  || { echo "the browser tests need Debian's chromium: install it first" >&2; exit 1; }
-	cargo build -p parlor-server --bin parlor
+	cargo test -q --workspace --no-run
 	npm run e2e --workspace web
+
+simulation: ## 300 seeds of the simulation in a release build; SEEDS=1-50000 for a night
+	SIMULATION_SEEDS=$${SEEDS:-1-300} cargo test --release -p parlor-server --test it under_faults -- --nocapture
 
 bench: ## Measure a release build on this machine; writes a report to target/parlor-load
 	cargo build --release -p parlor-server -p parlor-load

@@ -76,9 +76,11 @@ impl Devices for Memory {
         device_id: DeviceId,
         name: String,
     ) -> EngineResult<bool> {
-        let mut state = self.state.lock();
-        let device = state.devices.get_mut(&device_id).filter(|d| d.user_id == user_id);
-        Ok(device.map(|device| device.name = name).is_some())
+        self.write(|state| {
+            let device = state.devices.get_mut(&device_id).filter(|d| d.user_id == user_id);
+            device.map(|device| device.name = name).is_some()
+        })
+        .await
     }
 
     async fn touch(&self, device_id: DeviceId, at: Time) -> EngineResult<()> {
