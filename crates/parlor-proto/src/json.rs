@@ -67,7 +67,7 @@ fn blame(text: &[u8], error: serde_path_to_error::Error<serde_json::Error>) -> I
     let path = error.path().to_string();
     let inner = error.into_inner();
     // A number where one of several names is wanted counts as a fault of syntax too.
-    let is_json = || serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok();
+    let is_json = || serde_json::from_slice::<serde_json::Value>(text).is_ok();
     if inner.is_eof() || inner.is_io() || (inner.is_syntax() && !is_json()) {
         return not_json(&inner);
     }
