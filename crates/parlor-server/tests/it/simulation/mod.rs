@@ -152,7 +152,7 @@ fn simulate(seed: u64, trouble: Trouble) -> Shown {
     let mut sim = turmoil::Builder::new()
         .rng_seed(seed)
         .enable_random_order()
-        .tick_duration(Duration::from_millis(5) * trouble.pace().min(200))
+        .tick_duration(Duration::from_millis(5) * trouble.pace().min(100))
         .simulation_duration(Duration::from_secs(100) + 2 * trouble.lasts())
         .min_message_latency(Duration::from_millis(1))
         .max_message_latency(Duration::from_millis(20))
