@@ -118,8 +118,8 @@ pub enum Fresh {
 pub struct Core {
     ports: Ports,
     settings: Settings,
-    /// The epoch of the store, as read at start.
-    epoch: String,
+    /// The epoch of the store: as read at start, or taken since.
+    epoch: parking_lot::RwLock<String>,
     /// This run of the server.
     boot: Boot,
     /// Seals cursors and tickets; keys the digests of requests.
@@ -167,7 +167,7 @@ impl Core {
             appender,
             chats,
             boot,
-            epoch,
+            epoch: parking_lot::RwLock::new(epoch),
             stats,
             settings,
             ports,
@@ -228,8 +228,24 @@ impl Core {
     }
 
     /// The epoch of the store.
-    pub fn epoch(&self) -> &str {
-        &self.epoch
+    pub fn epoch(&self) -> String {
+        self.epoch.read().clone()
+    }
+
+    /// Takes a new epoch, since a genuine position of a client lies ahead of the store: it was put
+    /// back to an earlier moment without a word. Everybody is told `reset` at their next greeting.
+    async fn renew_epoch(&self, proved_in: &str) -> Result<()> {
+        let mut bytes = [0; 16];
+        self.ports.random.fill(&mut bytes);
+        let epoch: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        if self.epoch() != proved_in {
+            // Somebody else's position proved it first.
+            return Ok(());
+        }
+        self.ports.store.set_epoch(&epoch).await?;
+        *self.epoch.write() = epoch;
+        tracing::error!("the data went back to an earlier moment: clients are told to start again");
+        Ok(())
     }
 
     /// Proves that the store answers.

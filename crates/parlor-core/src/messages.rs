@@ -106,7 +106,7 @@ impl Messages<'_> {
         let limit = core.page_limit(query.limit)?;
         let after = Seq::new(query.after_seq.unwrap_or(0));
         let (events, head_seq) = self.page_events(caller, chat_id, after, limit).await?;
-        Ok(EventPage { events, head_seq, epoch: core.epoch.clone() })
+        Ok(EventPage { events, head_seq, epoch: core.epoch() })
     }
 
     /// Returns events after a position that the caller may see, and the head.

@@ -119,7 +119,13 @@ impl Session<'_> {
         let own_head = core.ports.accounts.own_head(caller.user_id).await?;
         let known = cursor.and_then(|cursor| self.open(&caller, cursor));
         // A genuine position ahead of the log proves that the store went back.
-        let known = known.filter(|position| position.own <= own_head);
+        let known = match known {
+            Some(ahead) if ahead.own > own_head => {
+                core.renew_epoch(&ahead.epoch).await?;
+                None
+            }
+            other => other,
+        };
         let mut plan = match &known {
             Some(position) => self.missed(&caller, position).await?,
             None => None,
@@ -143,7 +149,7 @@ impl Session<'_> {
             heads.push(head);
         }
         let end = Position {
-            epoch: core.epoch.clone(),
+            epoch: core.epoch(),
             user: caller.user_id,
             device: caller.device_id,
             own: own_head,
@@ -220,7 +226,7 @@ impl Session<'_> {
     /// and its own stream up to `own`.
     pub fn cursor(&self, caller: &Caller, own: Seq, told_ms: u64) -> String {
         self.seal(&Position {
-            epoch: self.0.epoch.clone(),
+            epoch: self.0.epoch(),
             user: caller.user_id,
             device: caller.device_id,
             own,
@@ -324,7 +330,7 @@ impl Session<'_> {
         }
         let is_own = position.user == caller.user_id
             && position.device == caller.device_id
-            && position.epoch == self.0.epoch;
+            && position.epoch == self.0.epoch();
         is_own.then_some(position)
     }
 }

@@ -39,7 +39,7 @@ use crate::{
 /// A whole data set in memory.
 pub struct Memory {
     ids: Ids,
-    epoch: String,
+    epoch: Mutex<String>,
     /// What was committed. Held for a whole call, never over an await: each call is one transaction.
     state: Mutex<State>,
     /// Where commits become durable, and the turn of the one who writes; none lives in memory only.
@@ -61,7 +61,7 @@ impl Memory {
     /// Makes an empty data set. The clock is taken as every engine takes it; all times that are not
     /// given by the caller come from the ids.
     pub fn new(ids: Ids, _clock: Arc<dyn Clock>, epoch: String) -> Self {
-        Self { ids, epoch, state: Mutex::default(), disk: None }
+        Self { ids, epoch: Mutex::new(epoch), state: Mutex::default(), disk: None }
     }
 
     /// Opens the data set that a disk holds; every write answers when the disk has synced it.
@@ -72,7 +72,7 @@ impl Memory {
             ids.observe(*last);
         }
         let disk = Some((disk, tokio::sync::Mutex::default()));
-        Self { ids, epoch, state: Mutex::new(state), disk }
+        Self { ids, epoch: Mutex::new(epoch), state: Mutex::new(state), disk }
     }
 
     /// Makes one transaction: durable where there is a disk, seen by readers when it is.
@@ -121,7 +121,12 @@ impl State {
 #[async_trait]
 impl Store for Memory {
     async fn epoch(&self) -> EngineResult<String> {
-        Ok(if is_planted("epoch_kept") { "kept".to_owned() } else { self.epoch.clone() })
+        Ok(if is_planted("epoch_kept") { "kept".to_owned() } else { self.epoch.lock().clone() })
+    }
+
+    async fn set_epoch(&self, epoch: &str) -> EngineResult<()> {
+        epoch.clone_into(&mut self.epoch.lock());
+        Ok(())
     }
 
     async fn probe(&self) -> EngineResult<()> {

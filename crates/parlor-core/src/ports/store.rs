@@ -18,8 +18,11 @@ pub struct StoreHealth {
 /// The data set.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Returns the epoch: a random text made with the data set, changed when a backup is restored.
+    /// Returns the epoch: a random text made with the data set, changed when it went back.
     async fn epoch(&self) -> EngineResult<String>;
+
+    /// Takes another epoch: the data set went back in time, and whoever followed it must know.
+    async fn set_epoch(&self, epoch: &str) -> EngineResult<()>;
 
     /// Proves that the store answers and can write durably, for `readyz`.
     async fn probe(&self) -> EngineResult<()>;

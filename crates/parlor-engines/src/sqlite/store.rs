@@ -36,6 +36,12 @@ impl Store for Sqlite {
         self.read(move |db| db.query_row(select, [], |row| row.get(0))).await
     }
 
+    async fn set_epoch(&self, epoch: &str) -> EngineResult<()> {
+        let epoch = epoch.to_owned();
+        let update = "UPDATE data_set SET value = ?1 WHERE key = 'epoch'";
+        self.write(move |db| db.execute(update, params![epoch]).map(|_| ())).await
+    }
+
     async fn probe(&self) -> EngineResult<()> {
         self.write(probe).await
     }

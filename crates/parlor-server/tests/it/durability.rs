@@ -216,6 +216,47 @@ async fn receipts_stand_after_a_kill_where_the_last_answer_said() {
     }
 }
 
+#[tokio::test]
+async fn data_put_back_without_a_word_is_noticed_and_everybody_starts_again() {
+    let mut world = World::start().await;
+    let (ann, ben, chat_id) = world.friends().await;
+    let epoch = async |person: &Person| {
+        person.get(&format!("/api/v1/chats/{chat_id}/events")).await.text("/epoch")
+    };
+    let before = epoch(&ann).await;
+    let database = |data: &Path| data.join("parlor.db");
+    world
+        .restart_after(|data| {
+            std::fs::copy(database(data), data.join("copy")).unwrap();
+        })
+        .await;
+    assert_eq!(epoch(&ann).await, before, "a restart alone is no reason");
+    let mut cursors = Vec::new();
+    for person in [&ann, &ben] {
+        person.says(&chat_id, "soon forgotten").await;
+        if person.user_id == ben.user_id {
+            // A step of Ben's own stream: with it his position lies ahead of the copy.
+            world.signs_in("ben").await;
+        }
+        let mut socket = person.connects().await;
+        cursors.push(socket.next("cursor").await["cursor"].as_str().unwrap().to_owned());
+    }
+    world
+        .restart_after(|data| {
+            std::fs::copy(data.join("copy"), database(data)).unwrap();
+        })
+        .await;
+    // Ann's position alone proves nothing, Ben's does; then Ann is told too.
+    for (person, cursor) in [(&ben, &cursors[1]), (&ann, &cursors[0])] {
+        let socket = person.resumes(Some(cursor)).await;
+        assert_eq!(socket.welcome["reset"], true);
+    }
+    assert_ne!(epoch(&ann).await, before);
+    let after = epoch(&ben).await;
+    world.restart().await;
+    assert_eq!(epoch(&ben).await, after, "it is kept");
+}
+
 #[test]
 fn a_folder_in_use_and_a_newer_folder_are_refused_with_a_reason() {
     let folder = tempfile::tempdir().unwrap();

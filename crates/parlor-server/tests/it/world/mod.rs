@@ -97,7 +97,13 @@ impl World {
 
     /// Ends the server in order and starts it again on the same data and the same address.
     pub async fn restart(&mut self) {
+        self.restart_after(|_| {}).await;
+    }
+
+    /// The same, with something done to the folder of the data meanwhile.
+    pub async fn restart_after(&mut self, change: impl FnOnce(&std::path::Path)) {
         self.running.take().expect("it runs").stop().await;
+        change(&self.config.data);
         self.config.listen = self.address;
         let overrides = Overrides {
             clock: Some(Arc::new(self.clock.clone())),
