@@ -1,6 +1,7 @@
 //! The command line: one subcommand for each scenario, and `check` for a recording.
 //!
-//! Exit codes: 0 the promises hold, 1 broken, 2 no evidence, 3 the run itself failed.
+//! Exit codes: 0 the promises hold, 1 broken, 2 no evidence, 3 the run itself failed, 4 skipped: the
+//! machine gives no right for it.
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -8,13 +9,16 @@ use clap::{Args, Parser, Subcommand};
 use parlor_load::{
     bench::{self, Bench},
     check, clock,
+    finding::Finding,
     load::Times,
     scenarios::{
-        Base, Outcome,
+        Base,
+        disk::{self, Disk},
         idempotency::{self, Idempotency},
         kill9::{self, Kill9},
         membership::{self, Membership},
         order::{self, Order},
+        powercut::{self, Powercut},
         probe,
     },
 };
@@ -87,6 +91,34 @@ enum Command {
         writers: usize,
         #[arg(long, default_value = "5-60", value_parser = range)]
         pause_ms: (u64, u64),
+    },
+    /// Cut the power of the disk in the middle of the writes (needs root).
+    Powercut {
+        #[command(flatten)]
+        base: BaseArgs,
+        #[arg(long, default_value_t = Powercut::default().cuts)]
+        cuts: usize,
+        #[arg(long, default_value_t = Powercut::default().socket_writers)]
+        socket_writers: usize,
+        #[arg(long, default_value_t = Powercut::default().http_writers)]
+        http_writers: usize,
+        /// A cut comes so many milliseconds after the first acknowledgement since the start.
+        #[arg(long, default_value = "200-1500", value_parser = range)]
+        up_ms: (u64, u64),
+        /// Plant the fault that must be found: the syncs of the server are not made.
+        #[arg(long)]
+        no_sync: bool,
+    },
+    /// A full disk, failing and slow syncs.
+    Disk {
+        #[command(flatten)]
+        base: BaseArgs,
+        #[arg(long, default_value_t = Disk::default().writers)]
+        writers: usize,
+        #[arg(long, default_value_t = Disk::default().fault_ms)]
+        fault_ms: u64,
+        #[arg(long, default_value_t = Disk::default().full_kib)]
+        full_kib: u64,
     },
     /// Measure, each scenario on a fresh server, and write a report.
     Bench(BenchArgs),
@@ -209,25 +241,36 @@ async fn run(command: Command) -> anyhow::Result<u8> {
         Command::Kill9 { base, rounds, socket_writers, http_writers, people, chats, up_ms } => {
             let base = base.base();
             let options = Kill9 { rounds, socket_writers, http_writers, people, chats, up_ms };
-            let outcome = kill9::run(&base, &options).await;
+            let outcome = kill9::run(&base, &options).await.map(Finding::from);
             (base, outcome)
         }
         Command::Order { base, messages, socket_writers, http_writers, people, limit_s } => {
             let base = base.base();
             let options = Order { messages, socket_writers, http_writers, people, limit_s };
-            let outcome = order::run(&base, &options).await;
+            let outcome = order::run(&base, &options).await.map(Finding::from);
             (base, outcome)
         }
         Command::Idempotency { base, sends, senders, lost_answers, conflicts } => {
             let base = base.base();
             let options = Idempotency { sends, senders, lost_answers, conflicts };
-            let outcome = idempotency::run(&base, &options).await;
+            let outcome = idempotency::run(&base, &options).await.map(Finding::from);
             (base, outcome)
         }
         Command::Membership { base, cycles, guests, writers, pause_ms } => {
             let base = base.base();
             let options = Membership { cycles, guests, writers, pause_ms };
-            let outcome = membership::run(&base, &options).await;
+            let outcome = membership::run(&base, &options).await.map(Finding::from);
+            (base, outcome)
+        }
+        Command::Powercut { base, cuts, socket_writers, http_writers, up_ms, no_sync } => {
+            let base = base.base();
+            let options = Powercut { cuts, socket_writers, http_writers, up_ms, no_sync };
+            let outcome = powercut::run(&base, &options).await;
+            (base, outcome)
+        }
+        Command::Disk { base, writers, fault_ms, full_kib } => {
+            let base = base.base();
+            let outcome = disk::run(&base, &Disk { writers, fault_ms, full_kib }).await;
             (base, outcome)
         }
         Command::Bench(args) => {
@@ -252,11 +295,9 @@ async fn run(command: Command) -> anyhow::Result<u8> {
         }
     };
     match outcome {
-        Ok(Outcome { judgement, recording, notes }) => {
-            print!("{judgement}");
-            notes.iter().for_each(|note| println!("note: {note}"));
-            println!("recording: {}", recording.display());
-            Ok(judgement.exit_code())
+        Ok(finding) => {
+            print!("{finding}");
+            Ok(finding.verdict().exit_code())
         }
         Err(error) => {
             // Every failure names its seed and how to see it again.
