@@ -17,6 +17,7 @@ pub mod load;
 pub mod people;
 pub mod process;
 pub mod procfs;
+pub mod proxy;
 pub mod record;
 pub mod report;
 pub mod scenarios;

@@ -14,12 +14,14 @@ use parlor_load::{
     scenarios::{
         Base,
         disk::{self, Disk},
+        halfopen::{self, Halfopen},
         idempotency::{self, Idempotency},
         kill9::{self, Kill9},
         membership::{self, Membership},
         order::{self, Order},
         powercut::{self, Powercut},
         probe,
+        resume::{self, Resume},
     },
 };
 
@@ -119,6 +121,28 @@ enum Command {
         fault_ms: u64,
         #[arg(long, default_value_t = Disk::default().full_kib)]
         full_kib: u64,
+    },
+    /// Cut the stream from the server at its byte positions, and resume.
+    Resume {
+        #[command(flatten)]
+        base: BaseArgs,
+        #[arg(long, default_value_t = Resume::default().messages)]
+        messages: usize,
+        #[arg(long, default_value_t = Resume::default().cuts)]
+        cuts: u64,
+        #[arg(long, default_value_t = Resume::default().lanes)]
+        lanes: usize,
+    },
+    /// Cut the cables of many people without a word; watchers must see them go.
+    Halfopen {
+        #[command(flatten)]
+        base: BaseArgs,
+        #[arg(long, default_value_t = Halfopen::default().cut)]
+        cut: usize,
+        #[arg(long, default_value_t = Halfopen::default().kept)]
+        kept: usize,
+        #[arg(long, default_value_t = Halfopen::default().heartbeat_ms)]
+        heartbeat_ms: u64,
     },
     /// Measure, each scenario on a fresh server, and write a report.
     Bench(BenchArgs),
@@ -271,6 +295,16 @@ async fn run(command: Command) -> anyhow::Result<u8> {
         Command::Disk { base, writers, fault_ms, full_kib } => {
             let base = base.base();
             let outcome = disk::run(&base, &Disk { writers, fault_ms, full_kib }).await;
+            (base, outcome)
+        }
+        Command::Resume { base, messages, cuts, lanes } => {
+            let base = base.base();
+            let outcome = resume::run(&base, &Resume { messages, cuts, lanes }).await;
+            (base, outcome)
+        }
+        Command::Halfopen { base, cut, kept, heartbeat_ms } => {
+            let base = base.base();
+            let outcome = halfopen::run(&base, &Halfopen { cut, kept, heartbeat_ms }).await;
             (base, outcome)
         }
         Command::Bench(args) => {

@@ -24,6 +24,7 @@ use crate::{
 
 pub mod disk;
 pub mod fanout;
+pub mod halfopen;
 pub mod history;
 pub mod idempotency;
 pub mod idle;
@@ -32,6 +33,7 @@ pub mod membership;
 pub mod order;
 pub mod powercut;
 pub mod probe;
+pub mod resume;
 pub mod sends;
 
 /// What every proving scenario needs.
@@ -129,6 +131,11 @@ impl Stage {
         Ok(Self { server, admin, people, chats, recorder, bookmarks, _data: own })
     }
 
+    /// Returns a person by number.
+    pub fn person(&self, number: usize) -> anyhow::Result<&Person> {
+        self.people.get(number).with_context(|| format!("person {number}"))
+    }
+
     /// Notes what is done to the server while it is done.
     pub fn fault(&self, fault: &str) -> u64 {
         let args = FaultArgs { fault: fault.to_owned(), target: "server".to_owned() };
@@ -152,6 +159,13 @@ impl Stage {
         let judgement = check::check_file(&recording)?;
         Ok(Outcome { judgement, recording, notes })
     }
+}
+
+/// Returns where the log of a run without a recording goes.
+pub(crate) fn own_log(base: &Base, scenario: &str) -> anyhow::Result<PathBuf> {
+    let folder = base.out.join(format!("{scenario}-{}-{}", base.seed, clock::wall_ms()));
+    std::fs::create_dir_all(&folder).with_context(|| format!("{}", folder.display()))?;
+    Ok(folder.join("server.log"))
 }
 
 /// Returns a command that repeats a run.
