@@ -100,6 +100,17 @@ impl Finding {
         self.figure(name, value, unit);
     }
 
+    /// Adds a figure of speed; its bound is judged in release builds, since figures of a debug build
+    /// say nothing.
+    pub fn fast_at_most(&mut self, name: &str, value: f64, bound: f64, unit: &str) {
+        if cfg!(debug_assertions) && value > bound {
+            self.notes.push(format!("{name} is above {bound:.1} {unit}: not judged, debug build"));
+            self.figure(name, value, unit);
+        } else {
+            self.at_most(name, value, bound, unit);
+        }
+    }
+
     /// Adds a figure that breaks a promise when it is below its bound.
     pub fn at_least(&mut self, name: &str, value: f64, bound: f64, unit: &str) {
         if value.is_nan() || value < bound {

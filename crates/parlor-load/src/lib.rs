@@ -23,3 +23,4 @@ pub mod report;
 pub mod scenarios;
 pub mod speaker;
 pub mod target;
+pub mod torture;

@@ -19,10 +19,14 @@ use parlor_load::{
         kill9::{self, Kill9},
         membership::{self, Membership},
         order::{self, Order},
+        overload::{self, Overload},
         powercut::{self, Powercut},
         probe,
         resume::{self, Resume},
+        slowreader::{self, Slowreader},
+        storm::{self, Storm},
     },
+    torture,
 };
 
 /// Load generator and checker of Parlor.
@@ -143,6 +147,56 @@ enum Command {
         kept: usize,
         #[arg(long, default_value_t = Halfopen::default().heartbeat_ms)]
         heartbeat_ms: u64,
+    },
+    /// Some members read one byte a second; the others must not feel it.
+    Slowreader {
+        #[command(flatten)]
+        base: BaseArgs,
+        #[arg(long, default_value_t = Slowreader::default().members)]
+        members: usize,
+        #[arg(long, default_value_t = Slowreader::default().slow_percent)]
+        slow_percent: usize,
+        #[arg(long, default_value_t = Slowreader::default().per_second)]
+        per_second: u64,
+        #[arg(long, default_value_t = Slowreader::default().body_bytes)]
+        body_bytes: usize,
+        #[arg(long, default_value_t = Slowreader::default().seconds)]
+        seconds: u64,
+    },
+    /// Cut many sockets at once; all must be back soon, and the others go on.
+    Storm {
+        #[command(flatten)]
+        base: BaseArgs,
+        #[arg(long, default_value_t = Storm::default().sockets)]
+        sockets: usize,
+        #[arg(long, default_value_t = Storm::default().kept)]
+        kept: usize,
+        #[arg(long, default_value_t = Storm::default().per_ten_seconds)]
+        per_ten_seconds: u64,
+    },
+    /// Offer ten times what the server can do.
+    Overload {
+        #[command(flatten)]
+        base: BaseArgs,
+        #[arg(long, default_value_t = Overload::default().senders)]
+        senders: usize,
+        #[arg(long, default_value_t = Overload::default().times)]
+        times: u64,
+        #[arg(long, default_value_t = Overload::default().rated_s)]
+        rated_s: u64,
+        #[arg(long, default_value_t = Overload::default().overload_s)]
+        overload_s: u64,
+    },
+    /// All scenarios in their order; one table at the end.
+    Torture {
+        #[command(flatten)]
+        base: BaseArgs,
+        /// The long lengths.
+        #[arg(long)]
+        full: bool,
+        /// Scenarios whose name begins so; all without any.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<String>,
     },
     /// Measure, each scenario on a fresh server, and write a report.
     Bench(BenchArgs),
@@ -306,6 +360,26 @@ async fn run(command: Command) -> anyhow::Result<u8> {
             let base = base.base();
             let outcome = halfopen::run(&base, &Halfopen { cut, kept, heartbeat_ms }).await;
             (base, outcome)
+        }
+        Command::Slowreader { base, members, slow_percent, per_second, body_bytes, seconds } => {
+            let base = base.base();
+            let options = Slowreader { members, slow_percent, per_second, body_bytes, seconds };
+            let outcome = slowreader::run(&base, &options).await;
+            (base, outcome)
+        }
+        Command::Storm { base, sockets, kept, per_ten_seconds } => {
+            let base = base.base();
+            let outcome = storm::run(&base, &Storm { sockets, kept, per_ten_seconds }).await;
+            (base, outcome)
+        }
+        Command::Overload { base, senders, times, rated_s, overload_s } => {
+            let base = base.base();
+            let options = Overload { senders, times, rated_s, overload_s };
+            let outcome = overload::run(&base, &options).await;
+            (base, outcome)
+        }
+        Command::Torture { base, full, only } => {
+            return torture::run(&base.base(), full, &only).await;
         }
         Command::Bench(args) => {
             let path = bench::run(&args.bench()).await?;

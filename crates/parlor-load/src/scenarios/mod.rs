@@ -31,10 +31,13 @@ pub mod idle;
 pub mod kill9;
 pub mod membership;
 pub mod order;
+pub mod overload;
 pub mod powercut;
 pub mod probe;
 pub mod resume;
 pub mod sends;
+pub mod slowreader;
+pub mod storm;
 
 /// What every proving scenario needs.
 #[derive(Debug, Clone)]
