@@ -23,7 +23,8 @@ use parlor_client::{
 use parlor_proto::{
     ChatId, Seq,
     frame::{SendFrame, Tag},
-    messages::{EventsQuery, MessageType},
+    messages::{EventsQuery, HistoryQuery, MessageType},
+    receipts::ReceiptKind,
 };
 use tokio::{sync::watch, task::JoinSet};
 
@@ -47,6 +48,9 @@ const MOST_RATIO: f64 = 1.2;
 const NOISE_MS: f64 = 25.0;
 const MOST_GROWTH_MIB: f64 = 100.0;
 const MOST_MESSAGES: usize = 100_000;
+/// A room of the slow ones fills their queues: the system buffers megabytes of each on loopback.
+const FLOOD_PER_SECOND: u64 = 40;
+const FLOOD_BYTES: usize = 12_000;
 
 /// How large the run is.
 #[derive(Debug, Clone)]
@@ -65,7 +69,7 @@ pub struct Slowreader {
 
 impl Default for Slowreader {
     fn default() -> Self {
-        Self { members: 200, slow_percent: 5, per_second: 5, body_bytes: 12_000, seconds: 14 }
+        Self { members: 200, slow_percent: 5, per_second: 5, body_bytes: 2_000, seconds: 14 }
     }
 }
 
@@ -79,6 +83,20 @@ struct Shared {
     during: Latencies,
     delivered: Counter,
     lost_sockets: Counter,
+}
+
+impl Shared {
+    fn new() -> Self {
+        Self {
+            left_us: (0..MOST_MESSAGES).map(|_| AtomicU64::new(0)).collect(),
+            start: clock::now(),
+            half: AtomicU64::new(u64::MAX),
+            before: Latencies::default(),
+            during: Latencies::default(),
+            delivered: Counter::default(),
+            lost_sockets: Counter::default(),
+        }
+    }
 }
 
 /// Runs the scenario and judges it.
@@ -104,15 +122,7 @@ pub async fn run(base: &Base, options: &Slowreader) -> anyhow::Result<Finding> {
         .buffered(16)
         .try_collect()
         .await?;
-    let shared = Arc::new(Shared {
-        left_us: (0..MOST_MESSAGES).map(|_| AtomicU64::new(0)).collect(),
-        start: clock::now(),
-        half: AtomicU64::new(u64::MAX),
-        before: Latencies::default(),
-        during: Latencies::default(),
-        delivered: Counter::default(),
-        lost_sockets: Counter::default(),
-    });
+    let shared = Arc::new(Shared::new());
     let (stop, stopped) = watch::channel(false);
     let mut tasks = JoinSet::new();
     for (number, socket) in sockets.into_iter().enumerate() {
@@ -126,19 +136,42 @@ pub async fn run(base: &Base, options: &Slowreader) -> anyhow::Result<Finding> {
         next: 0,
         options: options.clone(),
     };
+    let flooder = admin.person("flooder").await?;
+    let slow_ids: Vec<_> = slow.iter().map(|person| person.user_id).collect();
+    let mut flood = Sender {
+        socket: Speaker::connect(&flooder.client, None, None).await?.0.socket,
+        chat_id: flooder.client.create_group("flood", &slow_ids).await?.chat_id,
+        ids: ClientIds::new(Random::from_seed(base.seed.wrapping_add(1))),
+        next: 0,
+        options: Slowreader {
+            per_second: FLOOD_PER_SECOND,
+            body_bytes: FLOOD_BYTES,
+            ..options.clone()
+        },
+    };
+    let flooded = Shared::new();
     let pid = server.pid()?;
-    // The slow ones are there from the begin, at full pace, and with small buffers.
+    let halves = tokio::join!(
+        sender.send_for(&shared, options.seconds, || Ok(())),
+        flood.send_for(&flooded, options.seconds, || Ok(())),
+    );
+    halves.0.and(halves.1)?;
+    let rss_before = procfs::resident_bytes(pid)?;
+    // The slow ones come, with small buffers: first at full pace for the greeting. What was sent
+    // before counts as delivered, so that no replay widens the buffers of the system.
     let quick = Faults { pace: 50_000_000, ..Faults::default() };
     let quick = Plan { down: quick, ..Plan::default() };
     let proxy = Proxy::start(&server.url(), base.seed, quick).await?;
+    let query = HistoryQuery { limit: Some(1), ..HistoryQuery::default() };
+    let newest = owner.client.history(chat_id, &query).await?.messages;
+    let newest = newest.last().context("a message")?.message_id;
     let mut behind = JoinSet::new();
     for person in slow {
+        person.client.put_status(newest, ReceiptKind::Delivered).await?;
         let person = person.via(&proxy.url())?;
         let (mut speaker, _, _) = Speaker::connect(&person.client, None, None).await?;
         behind.spawn(async move { while speaker.next().await.is_ok() {} });
     }
-    sender.send_for(&shared, options.seconds, || Ok(())).await?;
-    let rss_before = procfs::resident_bytes(pid)?;
     // From now on they read one byte a second.
     let bytes_before = proxy.down_bytes();
     proxy.set(Plan { down: Faults { pace: 1, slice: 1, ..Faults::default() }, ..Plan::default() });
@@ -148,7 +181,11 @@ pub async fn run(base: &Base, options: &Slowreader) -> anyhow::Result<Finding> {
         rss_most = rss_most.max(procfs::resident_bytes(pid)?);
         Ok(())
     };
-    sender.send_for(&shared, options.seconds, watch_memory).await?;
+    let halves = tokio::join!(
+        sender.send_for(&shared, options.seconds, watch_memory),
+        flood.send_for(&flooded, options.seconds, || Ok(())),
+    );
+    halves.0.and(halves.1)?;
     clock::sleep(Duration::from_secs(1)).await;
     let n_sent = sender.next;
     let folded = counted(&server, "parlor_events_folded_total").await;
@@ -163,7 +200,7 @@ pub async fn run(base: &Base, options: &Slowreader) -> anyhow::Result<Finding> {
         growth_mib: ratio(rss_most.saturating_sub(rss_before), 1 << 20),
         n_during: shared.during.summary().count,
         slow_bytes: proxy.down_bytes() - bytes_before,
-        sent_bytes: (n_sent - shared.half.load(Ordering::Acquire)) * options.body_bytes as u64,
+        sent_bytes: flood.next / 2 * FLOOD_BYTES as u64,
         n_missing: (n_sent * normal.len() as u64).saturating_sub(shared.delivered.get()),
         n_lost: shared.lost_sockets.get(),
         n_incomplete: 0,
