@@ -44,9 +44,9 @@ bench: ## Measure a release build on this machine; writes a report to target/par
 	cargo build --release -p parlor-server -p parlor-load
 	"$${CARGO_TARGET_DIR:-target}"/release/parlor-load bench --binary "$${CARGO_TARGET_DIR:-target}"/release/parlor
 
-torture: ## Kill the server again and again under load, and let the checker judge
-	cargo build -p parlor-server -p parlor-load
-	"$${CARGO_TARGET_DIR:-target}"/debug/parlor-load kill9 --binary "$${CARGO_TARGET_DIR:-target}"/debug/parlor --rounds 20
+torture: ## Kills, power cuts, failing disks, cut streams, storms, overload: the checker judges; FULL=1 for the long lengths
+	cargo build $(if $(FULL),--release) -p parlor-server -p parlor-load
+	bin="$${CARGO_TARGET_DIR:-target}"/$(if $(FULL),release,debug); "$$bin"/parlor-load torture --binary "$$bin"/parlor $(if $(FULL),--full)
 
 gen: node_modules ## Write the descriptions of the interface to docs/api, and the types of the SDK
 	cargo run -q -p parlor-server --bin parlor -- api openapi > docs/api/openapi.json.new

@@ -61,6 +61,17 @@ impl Device {
         recorder: &Arc<Recorder>,
         random: &mut Random,
     ) -> anyhow::Result<Self> {
+        Self::start_with(person, name, recorder, random, MemoryStore::new())
+    }
+
+    /// Connects a device that has kept something.
+    pub fn start_with(
+        person: &Person,
+        name: &str,
+        recorder: &Arc<Recorder>,
+        random: &mut Random,
+        store: MemoryStore,
+    ) -> anyhow::Result<Self> {
         let who = Who::device(person.user_id, name);
         let tap = tap(who.clone(), Arc::clone(recorder), 0);
         let options = Options {
@@ -70,7 +81,7 @@ impl Device {
             tap: Some(Box::new(tap)),
             receipts: Receipts::Delivered,
         };
-        let (replica, changes) = Replica::start(&person.client, MemoryStore::new(), options)?;
+        let (replica, changes) = Replica::start(&person.client, store, options)?;
         let waiting = Waiting::default();
         let listener = listen(changes, who.clone(), Arc::clone(recorder), Arc::clone(&waiting));
         Ok(Self {

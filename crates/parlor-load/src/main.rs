@@ -1,6 +1,7 @@
 //! The command line: one subcommand for each scenario, and `check` for a recording.
 //!
-//! Exit codes: 0 the promises hold, 1 broken, 2 no evidence, 3 the run itself failed.
+//! Exit codes: 0 the promises hold, 1 broken, 2 no evidence, 3 the run itself failed, 4 skipped: the
+//! machine gives no right for it.
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -8,15 +9,24 @@ use clap::{Args, Parser, Subcommand};
 use parlor_load::{
     bench::{self, Bench},
     check, clock,
+    finding::Finding,
     load::Times,
     scenarios::{
-        Base, Outcome,
+        Base,
+        disk::{self, Disk},
+        halfopen::{self, Halfopen},
         idempotency::{self, Idempotency},
         kill9::{self, Kill9},
         membership::{self, Membership},
         order::{self, Order},
+        overload::{self, Overload},
+        powercut::{self, Powercut},
         probe,
+        resume::{self, Resume},
+        slowreader::{self, Slowreader},
+        storm::{self, Storm},
     },
+    torture,
 };
 
 /// Load generator and checker of Parlor.
@@ -87,6 +97,106 @@ enum Command {
         writers: usize,
         #[arg(long, default_value = "5-60", value_parser = range)]
         pause_ms: (u64, u64),
+    },
+    /// Cut the power of the disk in the middle of the writes (needs root).
+    Powercut {
+        #[command(flatten)]
+        base: BaseArgs,
+        #[arg(long, default_value_t = Powercut::default().cuts)]
+        cuts: usize,
+        #[arg(long, default_value_t = Powercut::default().socket_writers)]
+        socket_writers: usize,
+        #[arg(long, default_value_t = Powercut::default().http_writers)]
+        http_writers: usize,
+        /// A cut comes so many milliseconds after the first acknowledgement since the start.
+        #[arg(long, default_value = "200-1500", value_parser = range)]
+        up_ms: (u64, u64),
+        /// Plant the fault that must be found: the syncs of the server are not made.
+        #[arg(long)]
+        no_sync: bool,
+    },
+    /// A full disk, failing and slow syncs.
+    Disk {
+        #[command(flatten)]
+        base: BaseArgs,
+        #[arg(long, default_value_t = Disk::default().writers)]
+        writers: usize,
+        #[arg(long, default_value_t = Disk::default().fault_ms)]
+        fault_ms: u64,
+        #[arg(long, default_value_t = Disk::default().full_kib)]
+        full_kib: u64,
+    },
+    /// Cut the stream from the server at its byte positions, and resume.
+    Resume {
+        #[command(flatten)]
+        base: BaseArgs,
+        #[arg(long, default_value_t = Resume::default().messages)]
+        messages: usize,
+        #[arg(long, default_value_t = Resume::default().cuts)]
+        cuts: u64,
+        #[arg(long, default_value_t = Resume::default().lanes)]
+        lanes: usize,
+    },
+    /// Cut the cables of many people without a word; watchers must see them go.
+    Halfopen {
+        #[command(flatten)]
+        base: BaseArgs,
+        #[arg(long, default_value_t = Halfopen::default().cut)]
+        cut: usize,
+        #[arg(long, default_value_t = Halfopen::default().kept)]
+        kept: usize,
+        #[arg(long, default_value_t = Halfopen::default().heartbeat_ms)]
+        heartbeat_ms: u64,
+    },
+    /// Some members read one byte a second; the others must not feel it.
+    Slowreader {
+        #[command(flatten)]
+        base: BaseArgs,
+        #[arg(long, default_value_t = Slowreader::default().members)]
+        members: usize,
+        #[arg(long, default_value_t = Slowreader::default().slow_percent)]
+        slow_percent: usize,
+        #[arg(long, default_value_t = Slowreader::default().per_second)]
+        per_second: u64,
+        #[arg(long, default_value_t = Slowreader::default().body_bytes)]
+        body_bytes: usize,
+        #[arg(long, default_value_t = Slowreader::default().seconds)]
+        seconds: u64,
+    },
+    /// Cut many sockets at once; all must be back soon, and the others go on.
+    Storm {
+        #[command(flatten)]
+        base: BaseArgs,
+        #[arg(long, default_value_t = Storm::default().sockets)]
+        sockets: usize,
+        #[arg(long, default_value_t = Storm::default().kept)]
+        kept: usize,
+        #[arg(long, default_value_t = Storm::default().per_ten_seconds)]
+        per_ten_seconds: u64,
+    },
+    /// Offer ten times what the server can do.
+    Overload {
+        #[command(flatten)]
+        base: BaseArgs,
+        #[arg(long, default_value_t = Overload::default().senders)]
+        senders: usize,
+        #[arg(long, default_value_t = Overload::default().times)]
+        times: u64,
+        #[arg(long, default_value_t = Overload::default().rated_s)]
+        rated_s: u64,
+        #[arg(long, default_value_t = Overload::default().overload_s)]
+        overload_s: u64,
+    },
+    /// All scenarios in their order; one table at the end.
+    Torture {
+        #[command(flatten)]
+        base: BaseArgs,
+        /// The long lengths.
+        #[arg(long)]
+        full: bool,
+        /// Scenarios whose name begins so; all without any.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<String>,
     },
     /// Measure, each scenario on a fresh server, and write a report.
     Bench(BenchArgs),
@@ -209,26 +319,67 @@ async fn run(command: Command) -> anyhow::Result<u8> {
         Command::Kill9 { base, rounds, socket_writers, http_writers, people, chats, up_ms } => {
             let base = base.base();
             let options = Kill9 { rounds, socket_writers, http_writers, people, chats, up_ms };
-            let outcome = kill9::run(&base, &options).await;
+            let outcome = kill9::run(&base, &options).await.map(Finding::from);
             (base, outcome)
         }
         Command::Order { base, messages, socket_writers, http_writers, people, limit_s } => {
             let base = base.base();
             let options = Order { messages, socket_writers, http_writers, people, limit_s };
-            let outcome = order::run(&base, &options).await;
+            let outcome = order::run(&base, &options).await.map(Finding::from);
             (base, outcome)
         }
         Command::Idempotency { base, sends, senders, lost_answers, conflicts } => {
             let base = base.base();
             let options = Idempotency { sends, senders, lost_answers, conflicts };
-            let outcome = idempotency::run(&base, &options).await;
+            let outcome = idempotency::run(&base, &options).await.map(Finding::from);
             (base, outcome)
         }
         Command::Membership { base, cycles, guests, writers, pause_ms } => {
             let base = base.base();
             let options = Membership { cycles, guests, writers, pause_ms };
-            let outcome = membership::run(&base, &options).await;
+            let outcome = membership::run(&base, &options).await.map(Finding::from);
             (base, outcome)
+        }
+        Command::Powercut { base, cuts, socket_writers, http_writers, up_ms, no_sync } => {
+            let base = base.base();
+            let options = Powercut { cuts, socket_writers, http_writers, up_ms, no_sync };
+            let outcome = powercut::run(&base, &options).await;
+            (base, outcome)
+        }
+        Command::Disk { base, writers, fault_ms, full_kib } => {
+            let base = base.base();
+            let outcome = disk::run(&base, &Disk { writers, fault_ms, full_kib }).await;
+            (base, outcome)
+        }
+        Command::Resume { base, messages, cuts, lanes } => {
+            let base = base.base();
+            let outcome = resume::run(&base, &Resume { messages, cuts, lanes }).await;
+            (base, outcome)
+        }
+        Command::Halfopen { base, cut, kept, heartbeat_ms } => {
+            let base = base.base();
+            let outcome = halfopen::run(&base, &Halfopen { cut, kept, heartbeat_ms }).await;
+            (base, outcome)
+        }
+        Command::Slowreader { base, members, slow_percent, per_second, body_bytes, seconds } => {
+            let base = base.base();
+            let options = Slowreader { members, slow_percent, per_second, body_bytes, seconds };
+            let outcome = slowreader::run(&base, &options).await;
+            (base, outcome)
+        }
+        Command::Storm { base, sockets, kept, per_ten_seconds } => {
+            let base = base.base();
+            let outcome = storm::run(&base, &Storm { sockets, kept, per_ten_seconds }).await;
+            (base, outcome)
+        }
+        Command::Overload { base, senders, times, rated_s, overload_s } => {
+            let base = base.base();
+            let options = Overload { senders, times, rated_s, overload_s };
+            let outcome = overload::run(&base, &options).await;
+            (base, outcome)
+        }
+        Command::Torture { base, full, only } => {
+            return torture::run(&base.base(), full, &only).await;
         }
         Command::Bench(args) => {
             let path = bench::run(&args.bench()).await?;
@@ -252,11 +403,9 @@ async fn run(command: Command) -> anyhow::Result<u8> {
         }
     };
     match outcome {
-        Ok(Outcome { judgement, recording, notes }) => {
-            print!("{judgement}");
-            notes.iter().for_each(|note| println!("note: {note}"));
-            println!("recording: {}", recording.display());
-            Ok(judgement.exit_code())
+        Ok(finding) => {
+            print!("{finding}");
+            Ok(finding.verdict().exit_code())
         }
         Err(error) => {
             // Every failure names its seed and how to see it again.

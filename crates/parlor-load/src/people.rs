@@ -18,6 +18,14 @@ pub struct Person {
     pub client: Client,
 }
 
+impl Person {
+    /// The same device on another way to the server.
+    pub fn via(&self, url: &str) -> anyhow::Result<Self> {
+        let token = self.client.token().context("the person is signed in")?;
+        Ok(Self { client: Client::new(url)?.with_token(token), ..self.clone() })
+    }
+}
+
 /// The administrator of a fresh server.
 #[derive(Debug, Clone)]
 pub struct Admin(Person);

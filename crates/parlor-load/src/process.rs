@@ -21,9 +21,19 @@ const READY_LIMIT: Duration = Duration::from_secs(60);
 /// How long an orderly end may take.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
 
+/// How a server is started, beside its folder and its port.
+#[derive(Debug, Clone, Default)]
+pub struct Launch {
+    /// More of its environment.
+    pub env: Vec<(String, String)>,
+    /// None of its files grows above so many KiB, until the limit is lifted: a full disk.
+    pub file_kib: Option<u64>,
+}
+
 /// A server that this process started.
 #[derive(Debug)]
 pub struct ServerProcess {
+    launch: Launch,
     binary: PathBuf,
     data: PathBuf,
     log: PathBuf,
@@ -36,8 +46,19 @@ impl ServerProcess {
     ///
     /// Its folder is made if it is not there; its output is appended to `log`.
     pub async fn start(binary: &Path, data: &Path, log: &Path) -> anyhow::Result<Self> {
+        Self::launch(binary, data, log, Launch::default()).await
+    }
+
+    /// Starts a server in a special way.
+    pub async fn launch(
+        binary: &Path,
+        data: &Path,
+        log: &Path,
+        launch: Launch,
+    ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(data)?;
         let mut server = Self {
+            launch,
             binary: binary.canonicalize().with_context(|| format!("{}", binary.display()))?,
             data: data.to_owned(),
             log: log.to_owned(),
@@ -54,11 +75,20 @@ impl ServerProcess {
             bail!("the server runs already");
         }
         let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
-        let mut command = Command::new(&self.binary);
+        let mut command = match self.launch.file_kib {
+            None => Command::new(&self.binary),
+            Some(kib) => {
+                let mut shell = Command::new("bash");
+                let limited = format!("trap '' XFSZ; ulimit -S -f {kib}; exec \"$0\" \"$@\"");
+                shell.args(["-c", &limited]).arg(&self.binary);
+                shell
+            }
+        };
         command
             .args(["serve", "--listen", &format!("127.0.0.1:{}", self.port), "--data"])
             .arg(&self.data)
             .env("PARLOR_RATE_LIMITS", "off")
+            .envs(self.launch.env.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -102,6 +132,11 @@ impl ServerProcess {
             bail!("the server had ended by itself: {status}; see {}", self.log.display());
         }
         Ok(())
+    }
+
+    /// The next start has no limit of file sizes.
+    pub const fn lift_file_limit(&mut self) {
+        self.launch.file_kib = None;
     }
 
     /// Ends the server with SIGTERM, or with SIGKILL if it does not go.

@@ -105,7 +105,7 @@ pub async fn run(base: &Base, options: &Kill9) -> anyhow::Result<Outcome> {
     stage.judge(notes).await
 }
 
-async fn wait_for_acks(recorder: &Recorder, n_acks: u64) -> anyhow::Result<()> {
+pub(crate) async fn wait_for_acks(recorder: &Recorder, n_acks: u64) -> anyhow::Result<()> {
     let begin = clock::now();
     while recorder.n_acks() < n_acks {
         if begin.elapsed() > QUIET_LIMIT {
@@ -116,7 +116,7 @@ async fn wait_for_acks(recorder: &Recorder, n_acks: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn millis_since(start: Instant) -> u64 {
+pub(crate) fn millis_since(start: Instant) -> u64 {
     u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -17,20 +17,27 @@ use crate::{
     clock,
     final_reads::{self, Bookmark},
     people::{Admin, Person},
-    process::ServerProcess,
+    process::{Launch, ServerProcess},
     record::{ChatArgs, FaultArgs, Needs, Op, Phase, Recorder, RunArgs, Who},
     report,
 };
 
+pub mod disk;
 pub mod fanout;
+pub mod halfopen;
 pub mod history;
 pub mod idempotency;
 pub mod idle;
 pub mod kill9;
 pub mod membership;
 pub mod order;
+pub mod overload;
+pub mod powercut;
 pub mod probe;
+pub mod resume;
 pub mod sends;
+pub mod slowreader;
+pub mod storm;
 
 /// What every proving scenario needs.
 #[derive(Debug, Clone)]
@@ -66,7 +73,15 @@ pub(crate) struct Stage {
     pub recorder: Arc<Recorder>,
     bookmarks: Vec<Bookmark>,
     /// Removed when the stage goes; the recording stays.
-    _data: tempfile::TempDir,
+    _data: Option<tempfile::TempDir>,
+}
+
+/// Where a stage's server keeps its data, and how it is started.
+#[derive(Debug, Default)]
+pub(crate) struct Place {
+    /// The folder; one of its own without it.
+    pub data: Option<PathBuf>,
+    pub launch: Launch,
 }
 
 impl Stage {
@@ -77,11 +92,28 @@ impl Stage {
         n_people: usize,
         n_chats: usize,
     ) -> anyhow::Result<Self> {
+        Self::build_in(Place::default(), base, run, n_people, n_chats).await
+    }
+
+    /// Does the same in a place of choice.
+    pub async fn build_in(
+        place: Place,
+        base: &Base,
+        run: RunArgs,
+        n_people: usize,
+        n_chats: usize,
+    ) -> anyhow::Result<Self> {
         let folder = base.out.join(format!("{}-{}-{}", run.scenario, run.seed, clock::wall_ms()));
         std::fs::create_dir_all(&folder).with_context(|| format!("{}", folder.display()))?;
-        let data = tempfile::Builder::new().prefix("parlor-load-").tempdir()?;
-        let server =
-            ServerProcess::start(&base.binary, data.path(), &folder.join("server.log")).await?;
+        let (data, own) = match place.data {
+            Some(data) => (data, None),
+            None => {
+                let own = tempfile::Builder::new().prefix("parlor-load-").tempdir()?;
+                (own.path().to_owned(), Some(own))
+            }
+        };
+        let log = folder.join("server.log");
+        let server = ServerProcess::launch(&base.binary, &data, &log, place.launch).await?;
         let recorder = Arc::new(Recorder::create(&folder.join("recording.jsonl"), run)?);
         let admin = Admin::sign_up(&server.client()?).await?;
         let people = admin.people("p", n_people).await?;
@@ -99,7 +131,12 @@ impl Stage {
         for person in &people {
             bookmarks.push(final_reads::bookmark(person, &chats).await?);
         }
-        Ok(Self { server, admin, people, chats, recorder, bookmarks, _data: data })
+        Ok(Self { server, admin, people, chats, recorder, bookmarks, _data: own })
+    }
+
+    /// Returns a person by number.
+    pub fn person(&self, number: usize) -> anyhow::Result<&Person> {
+        self.people.get(number).with_context(|| format!("person {number}"))
     }
 
     /// Notes what is done to the server while it is done.
@@ -125,6 +162,13 @@ impl Stage {
         let judgement = check::check_file(&recording)?;
         Ok(Outcome { judgement, recording, notes })
     }
+}
+
+/// Returns where the log of a run without a recording goes.
+pub(crate) fn own_log(base: &Base, scenario: &str) -> anyhow::Result<PathBuf> {
+    let folder = base.out.join(format!("{scenario}-{}-{}", base.seed, clock::wall_ms()));
+    std::fs::create_dir_all(&folder).with_context(|| format!("{}", folder.display()))?;
+    Ok(folder.join("server.log"))
 }
 
 /// Returns a command that repeats a run.
