@@ -304,9 +304,9 @@ impl Pump {
         if jitter_us > 0 {
             wait += Duration::from_micros(self.random.below(jitter_us));
         }
-        if faults.pace > 0 {
-            wait += Duration::from_millis(n_bytes as u64 * 1_000 / faults.pace);
-        }
+        // A pace of 0 is no limit.
+        wait +=
+            Duration::from_millis((n_bytes as u64 * 1_000).checked_div(faults.pace).unwrap_or(0));
         if !wait.is_zero() {
             clock::sleep(wait).await;
         }
