@@ -214,8 +214,11 @@ async fn carry(
     if is_cut && plan.reset {
         down.to.as_ref().set_zero_linger()?;
         up.to.as_ref().set_zero_linger()?;
+        // Dropped alone, a writing half would say an orderly end first.
+        down.to.forget();
+        up.to.forget();
     }
-    drop((up, down));
+    drop((up.from, down.from));
     if is_cut {
         counts.cuts.fetch_add(1, Ordering::AcqRel);
     }
