@@ -125,6 +125,7 @@ fn the_acceptance_map_holds() {
         + &files(&root().join("sdk/ts/tests"), ".test.ts");
     let loads = read("crates/parlor-load/src/bench.rs");
     let figures = read("docs/performance.md");
+    let torture = read("crates/parlor-load/src/torture.rs");
     for (id, needed) in kinds {
         let Some(entry) = evidence.get(id) else {
             assert!(open.contains(id.as_str()), "{id} has neither evidence nor a place in open");
@@ -142,6 +143,7 @@ fn the_acceptance_map_holds() {
                 "E" => journeys.contains(&format!("\ntest(\"{name}\"")),
                 "D" => has_section(name),
                 "L" => loads.contains(&format!("\"{name}\"")) && figures.contains(name),
+                "C" if torture.contains(&format!("\"{name}\" =>")) => true,
                 "U" if vitest.contains(&format!(" it(\"{name}\"")) => true,
                 _ => is_rust_test(&sources, name),
             };
@@ -153,7 +155,7 @@ fn the_acceptance_map_holds() {
 }
 
 /// Lower it with every requirement that gets its evidence.
-const MOST_OPEN: usize = 122;
+const MOST_OPEN: usize = 121;
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap()
