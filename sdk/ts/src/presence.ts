@@ -91,7 +91,8 @@ export class PresencesState implements Presences, Listener {
   onChange(change: Change): void {
     // Strangers see "hidden"; who shares a chat from now on may see more, but the server tells it only when asked.
     const met =
-      change.answered.size > 0 || change.events.some((event) => event.kind === "created" || event.kind === "join");
+      change.answered.size > 0 ||
+      change.events.some((event) => event.kind === "created" || event.kind === "join");
     if (met && [...this.#people.values()].some((cell) => cell.watched && cell.get().status === "hidden")) {
       this.#watched = "";
       this.#watchSoon(WATCH_DELAY_MS);
