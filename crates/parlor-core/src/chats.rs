@@ -319,8 +319,12 @@ impl Chats<'_> {
         let member = access::check(&chat, caller.user_id, &Act::See)?;
         let cursors = core.ports.receipts.cursors(chat.chat_id, caller.user_id).await?;
         let cursors = cursors.unwrap_or_default();
-        let from = first_visible(&member, &entry);
+        let from = first_visible(&entry);
         let last = core.ports.messages.last_message(chat.chat_id, from).await?;
+        let newest = last.as_ref().map_or(Seq::ZERO, |message| message.state_seq);
+        if core.messages().moved(caller, &entry, newest).await?.is_some() {
+            return Err(Error::unavailable());
+        }
         let last_message = match last {
             Some(message) => Some(core.messages().with_status(caller, &chat, message).await?),
             None => None,
@@ -349,8 +353,8 @@ impl Chats<'_> {
 }
 
 /// Returns the first position that a member may see and did not clear away.
-pub(crate) fn first_visible(member: &MemberState, entry: &ChatEntry) -> Seq {
-    member.visible_seq.max(entry.cleared_seq.next())
+pub(crate) fn first_visible(entry: &ChatEntry) -> Seq {
+    entry.visible_seq.max(entry.cleared_seq.next())
 }
 
 fn check_new(request: &CreateChat, others: &BTreeSet<UserId>, core: &Core) -> Result<()> {

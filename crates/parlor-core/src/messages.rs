@@ -20,7 +20,7 @@ use crate::{
     error::{Error, Result},
     planted::is_planted,
     ports::{
-        chats::ChatState,
+        chats::{ChatEntry, ChatState},
         messages::{Anchor, Append, AppendKey, Appended, Expects, NewEvent},
         rates::Rate,
     },
@@ -83,14 +83,21 @@ impl Messages<'_> {
     ) -> Result<History> {
         let core = self.0;
         let chat = core.chats.load(chat_id).await?;
-        let member = access::check(&chat, caller.user_id, &Act::See)?;
+        access::check(&chat, caller.user_id, &Act::See)?;
         let limit = core.page_limit(query.limit)?;
         let anchor = self.anchor(chat_id, &query).await?;
-        let entry = core.ports.chats.entry(chat_id, caller.user_id).await?;
-        let from = first_visible(&member, &entry.ok_or(Error::NotFound)?);
-        // The head first: the page then holds at least the state as of it.
-        let head = core.ports.messages.head(chat_id).await?.ok_or(Error::NotFound)?;
-        let page = core.ports.messages.history(chat_id, from, anchor, limit).await?;
+        let mut entry = self.entry(caller, chat_id).await?;
+        let (head, page) = loop {
+            let from = first_visible(&entry);
+            // The head first: the page then holds at least the state as of it.
+            let head = core.ports.messages.head(chat_id).await?.ok_or(Error::NotFound)?;
+            let page = core.ports.messages.history(chat_id, from, anchor, limit).await?;
+            let newest = page.messages.iter().map(|message| message.state_seq).max();
+            match self.moved(caller, &entry, newest.unwrap_or_default()).await? {
+                None => break (head, page),
+                Some(moved) => entry = moved,
+            }
+        };
         let messages = core.receipts().with_statuses(caller, &chat, page.messages).await?;
         Ok(History { messages, has_more: page.has_more, head_seq: head.seq })
     }
@@ -119,7 +126,7 @@ impl Messages<'_> {
     ) -> Result<(Vec<Event>, Seq)> {
         let core = self.0;
         let chat = core.chats.load(chat_id).await?;
-        let member = access::check(&chat, caller.user_id, &Act::See)?;
+        access::check(&chat, caller.user_id, &Act::See)?;
         let head = core.ports.messages.head(chat_id).await?.ok_or(Error::NotFound)?;
         if after > head.seq {
             return Err(Error::Conflict {
@@ -127,14 +134,45 @@ impl Messages<'_> {
                 detail: "the log ends before this position: start again",
             });
         }
-        let entry = core.ports.chats.entry(chat_id, caller.user_id).await?;
-        let from = first_visible(&member, &entry.ok_or(Error::NotFound)?);
-        let after = if is_planted("page_from_start") { after } else { after.max(from.prev()) };
-        let events = core.ports.messages.events(chat_id, after, limit).await?;
-        // Somebody removed while the page was read gets none of it.
-        let chat = core.chats.load(chat_id).await?;
-        access::check(&chat, caller.user_id, &Act::See)?;
+        let mut entry = self.entry(caller, chat_id).await?;
+        let events = loop {
+            let from = first_visible(&entry).prev();
+            let from = if is_planted("page_from_start") { after } else { after.max(from) };
+            let events = core.ports.messages.events(chat_id, from, limit).await?;
+            let newest = events.iter().map(|event| match &event.body {
+                EventBody::Message { message } => message.state_seq.max(event.seq),
+                _ => event.seq,
+            });
+            match self.moved(caller, &entry, newest.max().unwrap_or_default()).await? {
+                None => break events,
+                Some(moved) => entry = moved,
+            }
+        };
         Ok((events, head.seq))
+    }
+
+    /// Returns where a present member stands, from the store: the cache of chat states follows a
+    /// removal a moment later.
+    async fn entry(&self, caller: &Caller, chat_id: ChatId) -> Result<ChatEntry> {
+        let entry = self.0.ports.chats.entry(chat_id, caller.user_id).await?;
+        entry.ok_or(Error::NotFound)
+    }
+
+    /// Tells whether something read after `entry` may be handed out: what is not newer than its
+    /// head is for the member of then. Newer things may have come after a removal (promises P7), so
+    /// the store is asked again: nothing is handed out to who left, and who came back meanwhile
+    /// gets the new entry, to read once more.
+    pub(crate) async fn moved(
+        &self,
+        caller: &Caller,
+        entry: &ChatEntry,
+        newest: Seq,
+    ) -> Result<Option<ChatEntry>> {
+        if newest <= entry.head_seq {
+            return Ok(None);
+        }
+        let now = self.entry(caller, entry.chat_id).await?;
+        Ok((now.visible_seq != entry.visible_seq).then_some(now))
     }
 
     /// Returns one message.
@@ -214,9 +252,9 @@ impl Messages<'_> {
         let core = self.0;
         let message = core.ports.messages.load(message_id).await?.ok_or(Error::NotFound)?;
         let chat = core.chats.load(message.chat_id).await?;
-        let member = access::check(&chat, caller.user_id, &Act::See)?;
-        let entry = core.ports.chats.entry(message.chat_id, caller.user_id).await?;
-        if message.seq < first_visible(&member, &entry.ok_or(Error::NotFound)?) {
+        access::check(&chat, caller.user_id, &Act::See)?;
+        // After the message: who was removed before it was read is no member here any more.
+        if message.seq < first_visible(&self.entry(caller, message.chat_id).await?) {
             return Err(Error::NotFound);
         }
         Ok((chat, message))

@@ -302,10 +302,12 @@ impl Session<'_> {
             Err(Error::NotFound) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let Ok(member) = access::check(&chat, caller.user_id, &Act::See) else { return Ok(None) };
+        if access::check(&chat, caller.user_id, &Act::See).is_err() {
+            return Ok(None);
+        }
         let cursors = core.ports.receipts.cursors(entry.chat_id, caller.user_id).await?;
         let cursors = cursors.unwrap_or_default();
-        let from = cursors.read_seq.max(first_visible(&member, entry).prev());
+        let from = cursors.read_seq.max(first_visible(entry).prev());
         Ok(Some(Head {
             chat_id: entry.chat_id,
             seq: entry.head_seq,

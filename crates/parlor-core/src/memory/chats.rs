@@ -78,7 +78,7 @@ impl Chat {
     }
 
     fn entry(&self, chat_id: ChatId, user_id: UserId) -> Option<ChatEntry> {
-        let cleared_seq = self.member(user_id)?.cleared_seq;
+        let Member { cleared_seq, visible_seq, .. } = *self.member(user_id)?;
         let head = self.log.last()?;
         Some(ChatEntry {
             chat_id,
@@ -87,6 +87,7 @@ impl Chat {
             head_n: head.n,
             updated_at: head.created_at(),
             cleared_seq,
+            visible_seq,
         })
     }
 }

@@ -63,6 +63,8 @@ pub struct ChatEntry {
     pub updated_at: Time,
     /// What the user cleared away: nothing at or below is shown to them.
     pub cleared_seq: Seq,
+    /// The first event that the user may see, as a member of now.
+    pub visible_seq: Seq,
 }
 
 /// Chats; read here, changed by appending events.

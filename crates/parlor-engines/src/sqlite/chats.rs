@@ -81,7 +81,7 @@ fn load(db: &Connection, chat_id: ChatId) -> rusqlite::Result<Option<ChatState>>
 }
 
 /// A member's chats with the ends of their logs; the caller adds conditions and order.
-const ENTRIES: &str = "SELECT p.chat_id, m.seq, m.message_id, m.n, p.cleared_seq \
+const ENTRIES: &str = "SELECT p.chat_id, m.seq, m.message_id, m.n, p.cleared_seq, p.visible_seq \
      FROM chat_participants p \
      JOIN messages m ON m.message_id = \
         (SELECT l.message_id FROM messages l WHERE l.chat_id = p.chat_id ORDER BY l.seq DESC LIMIT 1) \
@@ -96,6 +96,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<ChatEntry> {
         head_n: uint(row.get(3)?),
         updated_at: Time::from_millis(head_id.millis()),
         cleared_seq: Seq::new(uint(row.get(4)?)),
+        visible_seq: Seq::new(uint(row.get(5)?)),
     })
 }
 

@@ -71,6 +71,8 @@ struct Waiting {
     text: Utf8Bytes,
     /// The position, if it is a step of the own stream.
     own: Option<Seq>,
+    /// The place, if it is an event of a chat.
+    event: Option<(ChatId, Seq)>,
 }
 
 /// What a drain takes out.
@@ -109,7 +111,7 @@ impl Connection {
             queue.gaps.entry(chat_id).or_insert((seq.prev(), seq)).1 = seq;
             return false;
         }
-        queue.push(Waiting { text, own: None });
+        queue.push(Waiting { text, own: None, event: Some((chat_id, seq)) });
         drop(queue);
         self.wake.notify_one();
         true
@@ -121,7 +123,7 @@ impl Connection {
         // Answers to the client's own frames may use as much again before it is given up.
         let fits = queue.frames.len() < 2 * MOST_FRAMES && queue.bytes < 2 * MOST_BYTES;
         if fits {
-            queue.push(Waiting { text, own });
+            queue.push(Waiting { text, own, event: None });
         } else {
             queue.close.get_or_insert(CloseCode::SlowReader);
         }
@@ -136,7 +138,7 @@ impl Connection {
         if queue.is_full() {
             return false;
         }
-        queue.push(Waiting { text, own: None });
+        queue.push(Waiting { text, own: None, event: None });
         drop(queue);
         self.wake.notify_one();
         true
@@ -187,6 +189,22 @@ impl Connection {
         if wakes {
             self.wake.notify_one();
         }
+    }
+
+    /// Drops the events that a replay told already, up to a position of each chat: they were queued
+    /// while it read the log, and would step back behind it.
+    pub fn forget(&self, told: &BTreeMap<ChatId, Seq>) {
+        let mut queue = self.queue.lock();
+        let Queue { frames, bytes, .. } = &mut *queue;
+        frames.retain(|frame| {
+            let is_told = frame
+                .event
+                .is_some_and(|(chat_id, seq)| told.get(&chat_id).is_some_and(|last| seq <= *last));
+            if is_told {
+                *bytes = bytes.saturating_sub(frame.text.len());
+            }
+            !is_told
+        });
     }
 
     /// Takes everything that waits.
@@ -253,6 +271,23 @@ mod tests {
         let gap = Gap { chat_id: CHAT, after_seq: Seq::new(256), head_seq: Seq::new(300) };
         assert_eq!(drained.gaps, vec![gap]);
         assert!(connection.push_event("x".into(), CHAT, Seq::new(301), Duration::ZERO));
+    }
+
+    #[test]
+    fn what_a_replay_told_is_dropped_and_what_is_newer_stays() {
+        let one = connection();
+        let [chat, other] = [1, 2].map(ChatId::from_raw);
+        for (chat_id, seq) in [(chat, 6), (other, 2), (chat, 15)] {
+            one.push_event(
+                Utf8Bytes::from(seq.to_string()),
+                chat_id,
+                Seq::new(seq),
+                Duration::ZERO,
+            );
+        }
+        one.forget(&BTreeMap::from([(chat, Seq::new(14))]));
+        let texts: Vec<_> = one.drain().frames.iter().map(|(text, _)| text.to_string()).collect();
+        assert_eq!(texts, ["2", "15"]);
     }
 
     #[test]

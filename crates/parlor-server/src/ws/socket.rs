@@ -1,6 +1,6 @@
 //! One WebSocket: greets, replays, then passes frames in and out. No rule of chat lives here.
 
-use std::{sync::Arc, task::Poll, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, task::Poll, time::Duration};
 
 use axum::{
     extract::WebSocketUpgrade,
@@ -14,7 +14,7 @@ use parlor_core::{
     session::{Greeted, Refused},
 };
 use parlor_proto::{
-    CloseCode, Limits, Seq,
+    ChatId, CloseCode, Limits, Seq,
     frame::{
         Ack, ClientFrame, CursorFrame, ErrorFrame, EventsFrame, FrameError, Hello, Pong,
         ReceiptFrame, SendFrame, ServerFrame, SyncFrame, parse_client,
@@ -151,7 +151,7 @@ async fn run(
     };
     let mut own = core.session().own_after(&greeted.replay);
     match replay(app, socket, &mut greeted).await {
-        Ok(()) => {}
+        Ok(told) => connection.forget(&told),
         Err(code) => return orderly(code),
     }
     core.presence().connected(caller.user_id, connection.id).await;
@@ -208,17 +208,22 @@ async fn next(socket: &mut WebSocket, connection: &Connection, writes_next: bool
 }
 
 /// Sends the welcome and everything that was missed, read from the log as the socket drains.
+/// Returns how far each chat was told.
 async fn replay(
     app: &App,
     socket: &mut WebSocket,
     greeted: &mut Greeted,
-) -> Result<(), Option<CloseCode>> {
+) -> Result<BTreeMap<ChatId, Seq>, Option<CloseCode>> {
     let session = app.core.session();
+    let mut told = BTreeMap::new();
     tell(app, socket, &ServerFrame::Welcome(Box::new(greeted.welcome.clone()))).await?;
     loop {
         match session.next_replay(&greeted.caller, &mut greeted.replay).await {
             Ok(Some(frames)) => {
                 for frame in &frames {
+                    if let ServerFrame::Event(event) = frame {
+                        told.insert(event.chat_id, event.seq);
+                    }
                     feed(app, socket, encode(frame)).await?;
                 }
             }
@@ -228,7 +233,8 @@ async fn replay(
         }
     }
     let cursor = session.cursor_after(&greeted.replay);
-    tell(app, socket, &ServerFrame::Cursor(CursorFrame { cursor })).await
+    tell(app, socket, &ServerFrame::Cursor(CursorFrame { cursor })).await?;
+    Ok(told)
 }
 
 /// Writes everything that waits in one go.
