@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use axum::extract::ws::Utf8Bytes;
 use parking_lot::Mutex;
 use parlor_core::{
     Caller,
@@ -22,7 +21,7 @@ use parlor_proto::{
     CloseCode, DeviceId, UserId,
     frame::{ReconnectFrame, ServerFrame},
 };
-
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::queue::{Connection, Door, encode};

@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use axum::extract::ws::Utf8Bytes;
 use parking_lot::Mutex;
 use parlor_core::ports::bus::ConnectionId;
 use parlor_proto::{
@@ -16,6 +15,7 @@ use parlor_proto::{
     frame::{Gap, ServerFrame},
 };
 use tokio::sync::Notify;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 /// Frames that may wait.
 const MOST_FRAMES: usize = 256;
