@@ -282,7 +282,10 @@ async fn flush(
 ) -> Result<Option<CloseCode>, Option<CloseCode>> {
     // Read before the drain: what was told before it is in the queue or was sent.
     let told_ms = app.core.session().told_ms();
-    let Drained { frames, gaps, ping, cursor, close } = connection.drain();
+    let Drained { frames, gaps, ping, cursor, close, watch } = connection.drain();
+    if watch {
+        app.hub.watch(connection);
+    }
     for (text, step) in frames {
         if let Some(step) = step {
             if step <= *own {
