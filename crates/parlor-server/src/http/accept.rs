@@ -58,6 +58,10 @@ impl Listen for TcpListener {
     }
 }
 
+/// A place among the connections that may be open; free again when nobody holds it.
+#[derive(Clone)]
+pub struct Seat(#[expect(dead_code, reason = "held")] Arc<OwnedSemaphorePermit>);
+
 /// Everything that the loop needs.
 pub struct Doors {
     /// What answers.
@@ -143,13 +147,18 @@ async fn serve(
     router: Router,
     stop: CancellationToken,
     handshake: Handshake,
-    _seat: Option<OwnedSemaphorePermit>,
+    seat: Option<OwnedSemaphorePermit>,
 ) {
+    // A socket keeps it beyond the end of HTTP.
+    let seat = seat.map(|seat| Seat(Arc::new(seat)));
     // The handshake is over with the first head.
     let handshake = Mutex::new(Some(handshake));
     let service = service_fn(move |mut request: http::Request<Incoming>| {
         drop(handshake.lock().take());
         request.extensions_mut().insert(PeerAddress(peer.ip()));
+        if let Some(seat) = &seat {
+            request.extensions_mut().insert(seat.clone());
+        }
         let router = router.clone();
         async move {
             let Ok(response) = router.oneshot(request.map(Body::new)).await;

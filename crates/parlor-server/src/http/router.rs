@@ -307,7 +307,10 @@ async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Re
         headers.insert(header::STRICT_TRANSPORT_SECURITY, year);
     }
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    headers.extend(cors);
+    for (name, value) in &cors {
+        // An answer may vary by something else too.
+        headers.append(name, value.clone());
+    }
     response
 }
 

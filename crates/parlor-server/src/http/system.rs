@@ -6,22 +6,27 @@ use std::{
 };
 
 use axum::{
-    Json,
-    extract::{State, WebSocketUpgrade, ws::rejection::WebSocketUpgradeRejection},
+    Extension, Json,
+    extract::State,
     response::{IntoResponse, Response},
 };
 use http::{StatusCode, header};
 use parlor_proto::{
-    ErrorCode,
     frame::{SyncAnswer, SyncQuery},
     server::{Health, Registration, ServerInfo},
 };
 
 use super::{
+    accept::Seat,
     extract::{From, Query, Report, Signed},
     remote::Remote,
 };
-use crate::{App, config::RegistrationRule, error::Refusal, ws};
+use crate::{
+    App,
+    config::RegistrationRule,
+    error::Refusal,
+    ws::{self, wire::Upgrade},
+};
 
 /// Anybody may ask whether the server is ready, and a probe writes durably: so not at each call.
 const PROBE_HOLDS: Duration = Duration::from_secs(1);
@@ -100,15 +105,15 @@ pub async fn csp_report(State(app): State<Arc<App>>, Report(report): Report) -> 
 pub async fn socket(
     State(app): State<Arc<App>>,
     remote: Remote,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    seat: Option<Extension<Seat>>,
+    upgrade: Result<Upgrade, Refusal>,
 ) -> Result<Response, Refusal> {
     remote.check_origin(&app.config)?;
-    let upgrade = upgrade
-        .map_err(|_| Refusal::new(ErrorCode::BadRequest, "this address speaks WebSocket only"))?;
+    let upgrade = upgrade?;
     if app.hub.is_draining() {
         return Err(parlor_core::Error::unavailable().into());
     }
-    Ok(ws::socket::accept(app, upgrade))
+    Ok(ws::socket::accept(app, upgrade, seat.map(|Extension(seat)| seat)))
 }
 
 pub async fn sync(

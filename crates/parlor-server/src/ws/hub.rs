@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use axum::extract::ws::Utf8Bytes;
 use parking_lot::Mutex;
 use parlor_core::{
     Caller,
@@ -22,12 +21,16 @@ use parlor_proto::{
     CloseCode, DeviceId, UserId,
     frame::{ReconnectFrame, ServerFrame},
 };
-
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
 
-use super::queue::{Connection, Door, encode};
+use super::queue::{Connection, Door, Look, Pushed, encode};
 
 const SHARDS: usize = 64;
+/// Grain of the times at which a connection is looked at.
+const GRAIN_MS: u64 = 250;
+/// Connections that are looked up under one lock.
+const LOOK_UPS: usize = 512;
 
 /// Places in time for those whom a drain did not find.
 const LATE_PLACES: u64 = 16;
@@ -49,6 +52,31 @@ pub struct HubStats {
     pub overflowed: AtomicU64,
 }
 
+/// When which connection is looked at. Each is in it once: who is gone is found to be so at its time,
+/// which costs less than to find it here.
+#[derive(Default)]
+struct Wheel {
+    /// By the end of a grain of time.
+    due: BTreeMap<u64, Vec<ConnectionId>>,
+    /// With every tick until they are calm: they moved, or are behind.
+    soon: Vec<ConnectionId>,
+}
+
+impl Wheel {
+    fn put(&mut self, id: ConnectionId, at: Duration) {
+        let at_ms = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
+        self.due.entry(at_ms.div_ceil(GRAIN_MS)).or_default().push(id);
+    }
+
+    /// Takes out who is to be looked at now: those of a time, and those of every tick.
+    fn take(&mut self, now: Duration) -> (Vec<ConnectionId>, Vec<ConnectionId>) {
+        let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX) / GRAIN_MS;
+        let later = self.due.split_off(&now.saturating_add(1));
+        let due = std::mem::replace(&mut self.due, later);
+        (due.into_values().flatten().collect(), std::mem::take(&mut self.soon))
+    }
+}
+
 /// The connections of this node.
 pub struct Hub {
     clock: Arc<dyn Clock>,
@@ -57,6 +85,7 @@ pub struct Hub {
     /// In the order in which they came: whatever goes over all of them does so in one order.
     numbers: Mutex<BTreeMap<ConnectionId, Arc<Connection>>>,
     next: AtomicU64,
+    wheel: Mutex<Wheel>,
     /// Over how long clients come back after a drain; written before it begins.
     spread_ms: AtomicU64,
     draining: CancellationToken,
@@ -72,6 +101,7 @@ impl Hub {
             users: (0..SHARDS).map(|_| Mutex::default()).collect(),
             numbers: Mutex::default(),
             next: AtomicU64::new(1),
+            wheel: Mutex::default(),
             spread_ms: AtomicU64::new(0),
             draining: CancellationToken::new(),
             stats: HubStats::default(),
@@ -117,6 +147,8 @@ impl Hub {
         let connection = Connection::new(id, door, caller.user_id, caller.device_id, now);
         let connection = Arc::new(connection);
         self.numbers.lock().insert(id, connection.clone());
+        // The first look finds out when the next is due.
+        self.wheel.lock().put(id, now);
         connection
     }
 
@@ -144,13 +176,37 @@ impl Hub {
         self.len() == 0
     }
 
-    /// Looks after all connections; called once a second.
+    /// Looks after the connections that are due; called once a second.
     pub fn tick(&self, heartbeat: Duration) {
         let now = self.clock.monotonic();
-        let all: Vec<_> = self.numbers.lock().values().cloned().collect();
-        for connection in all {
-            connection.tick(now, heartbeat);
+        let (due, soon) = self.wheel.lock().take(now);
+        for ids in due.chunks(LOOK_UPS) {
+            for connection in self.find(ids) {
+                // It is among those of every tick already, if it has to be.
+                let Look { at, soon: _ } = connection.tick(now, heartbeat);
+                // Never again in this tick.
+                let at = at.max(now + Duration::from_millis(GRAIN_MS));
+                self.wheel.lock().put(connection.id, at);
+            }
         }
+        for ids in soon.chunks(LOOK_UPS) {
+            for connection in self.find(ids) {
+                if connection.tick(now, heartbeat).soon {
+                    self.wheel.lock().soon.push(connection.id);
+                }
+            }
+        }
+    }
+
+    /// Looks at a connection with every tick until it is calm.
+    pub fn watch(&self, connection: &Connection) {
+        self.wheel.lock().soon.push(connection.id);
+    }
+
+    /// Returns those of the connections that are still there.
+    fn find(&self, ids: &[ConnectionId]) -> Vec<Arc<Connection>> {
+        let numbers = self.numbers.lock();
+        ids.iter().filter_map(|id| numbers.get(id).cloned()).collect()
     }
 
     /// Tells everybody to come back later, each at another time, and closes.
@@ -231,10 +287,14 @@ impl Bus for Hub {
                         let text = text.get_or_insert_with(|| {
                             encode(&ServerFrame::Event(parlor_proto::Event::clone(&event)))
                         });
-                        if connection.push_event(text.clone(), chat_id, seq, now) {
-                            queued += 1;
-                        } else {
-                            folded += 1;
+                        match connection.push_event(text.clone(), chat_id, seq, now) {
+                            Pushed::Queued => queued += 1,
+                            Pushed::Folded { watch } => {
+                                folded += 1;
+                                if watch {
+                                    self.watch(connection);
+                                }
+                            }
                         }
                     });
                 }
@@ -277,5 +337,24 @@ impl Bus for Hub {
             }
             Hint::Revoked { devices } => self.revoke(&devices),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wheel_gives_who_is_due_and_nobody_twice() {
+        let (mut wheel, at) = (Wheel::default(), Duration::from_millis);
+        for (id, ms) in [(1, 15_000), (2, 15_100), (3, 16_000), (4, 14_750)] {
+            wheel.put(ConnectionId(id), at(ms));
+        }
+        wheel.soon.push(ConnectionId(3));
+        assert_eq!(wheel.take(at(14_000)), (vec![], vec![ConnectionId(3)]));
+        assert_eq!(wheel.take(at(15_000)), (vec![ConnectionId(4), ConnectionId(1)], vec![]));
+        assert_eq!(wheel.take(at(15_200)), (vec![], vec![]));
+        assert_eq!(wheel.take(at(90_000)), (vec![ConnectionId(2), ConnectionId(3)], vec![]));
+        assert!(wheel.due.is_empty());
     }
 }

@@ -5,6 +5,7 @@ pub mod hub;
 pub mod poll;
 pub mod queue;
 pub mod socket;
+pub mod wire;
 
 use parlor_proto::frame::ErrorFrame;
 

@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use axum::extract::ws::Utf8Bytes;
 use parking_lot::Mutex;
 use parlor_core::ports::bus::ConnectionId;
 use parlor_proto::{
@@ -16,6 +15,7 @@ use parlor_proto::{
     frame::{Gap, ServerFrame},
 };
 use tokio::sync::Notify;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 /// Frames that may wait.
 const MOST_FRAMES: usize = 256;
@@ -23,6 +23,8 @@ const MOST_FRAMES: usize = 256;
 const MOST_BYTES: usize = 256 * 1024;
 /// How long a connection may stay behind.
 pub const MOST_BEHIND: Duration = Duration::from_secs(10);
+/// Time between two resume positions.
+const CURSOR_EVERY: Duration = Duration::from_secs(2);
 
 /// How a connection is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +67,8 @@ struct Queue {
     /// Something was sent since the last `cursor`.
     moved: bool,
     cursor_due: bool,
+    /// The hub looks at it each second until it is calm.
+    watched: bool,
 }
 
 struct Waiting {
@@ -88,6 +92,29 @@ pub struct Drained {
     pub cursor: bool,
     /// Close after the frames.
     pub close: Option<CloseCode>,
+    /// From now on the hub has to look at the connection each second.
+    pub watch: bool,
+}
+
+/// What became of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pushed {
+    /// It waits.
+    Queued,
+    /// The client reads it from the log.
+    Folded {
+        /// From now on the hub has to look at the connection each second.
+        watch: bool,
+    },
+}
+
+/// When the hub looks at a connection again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    /// Not later than this: its silence is looked at.
+    pub at: Duration,
+    /// With the next tick too, since it moved or is behind.
+    pub soon: bool,
 }
 
 impl Connection {
@@ -103,18 +130,18 @@ impl Connection {
         Self { id, door, user_id, device_id, wake: Notify::new(), queue: Mutex::new(queue) }
     }
 
-    /// Queues an event, or folds it into a gap. Tells whether it was queued.
-    pub fn push_event(&self, text: Utf8Bytes, chat_id: ChatId, seq: Seq, now: Duration) -> bool {
+    /// Queues an event, or folds it into a gap.
+    pub fn push_event(&self, text: Utf8Bytes, chat_id: ChatId, seq: Seq, now: Duration) -> Pushed {
         let mut queue = self.queue.lock();
         if queue.is_full() || queue.gaps.contains_key(&chat_id) {
             queue.behind_since.get_or_insert(now);
             queue.gaps.entry(chat_id).or_insert((seq.prev(), seq)).1 = seq;
-            return false;
+            return Pushed::Folded { watch: !std::mem::replace(&mut queue.watched, true) };
         }
         queue.push(Waiting { text, own: None, event: Some((chat_id, seq)) });
         drop(queue);
         self.wake.notify_one();
-        true
+        Pushed::Queued
     }
 
     /// Queues a frame that must not be lost; a connection that cannot take it is closed.
@@ -160,8 +187,9 @@ impl Connection {
         self.queue.lock().heard_at = now;
     }
 
-    /// Looks after the connection once a second: silence, slowness, the resume position.
-    pub fn tick(&self, now: Duration, heartbeat: Duration) {
+    /// Looks after the connection: silence, slowness, the resume position. Returns when to look
+    /// again.
+    pub fn tick(&self, now: Duration, heartbeat: Duration) -> Look {
         let mut queue = self.queue.lock();
         let silent_for = now.saturating_sub(queue.heard_at);
         let mut wakes = false;
@@ -179,16 +207,25 @@ impl Connection {
             queue.ping = true;
             wakes = true;
         }
-        if queue.moved && now.saturating_sub(queue.cursor_at) >= Duration::from_secs(2) {
+        if queue.moved && now.saturating_sub(queue.cursor_at) >= CURSOR_EVERY {
             queue.cursor_at = now;
             queue.moved = false;
             queue.cursor_due = true;
             wakes = true;
         }
+        let is_calm = !queue.moved && queue.behind_since.is_none();
+        queue.watched = !is_calm;
+        // A sign of life is asked for when there was none since it was last asked for.
+        let asks_at = queue.heard_at.max(queue.pinged_at) + heartbeat;
+        let at = match self.door {
+            Door::Poll => now + heartbeat,
+            Door::Socket => asks_at.min(queue.heard_at + heartbeat * 3),
+        };
         drop(queue);
         if wakes {
             self.wake.notify_one();
         }
+        Look { at, soon: !is_calm }
     }
 
     /// Drops the events that a replay told already, up to a position of each chat: they were queued
@@ -215,6 +252,8 @@ impl Connection {
         queue.bytes = 0;
         queue.behind_since = None;
         queue.moved |= !frames.is_empty() || !gaps.is_empty();
+        let watch = queue.moved && !queue.watched;
+        queue.watched |= watch;
         let gap = |(chat_id, (after_seq, head_seq))| Gap { chat_id, after_seq, head_seq };
         Drained {
             frames: frames.into_iter().map(|frame| (frame.text, frame.own)).collect(),
@@ -222,6 +261,7 @@ impl Connection {
             ping: std::mem::take(&mut queue.ping),
             cursor: std::mem::take(&mut queue.cursor_due),
             close: queue.close,
+            watch,
         }
     }
 }
@@ -270,7 +310,8 @@ mod tests {
         assert_eq!(drained.frames.len(), MOST_FRAMES);
         let gap = Gap { chat_id: CHAT, after_seq: Seq::new(256), head_seq: Seq::new(300) };
         assert_eq!(drained.gaps, vec![gap]);
-        assert!(connection.push_event("x".into(), CHAT, Seq::new(301), Duration::ZERO));
+        let pushed = connection.push_event("x".into(), CHAT, Seq::new(301), Duration::ZERO);
+        assert_eq!(pushed, Pushed::Queued);
     }
 
     #[test]
@@ -294,8 +335,10 @@ mod tests {
     fn bytes_are_bounded_too() {
         let connection = connection();
         let big: Utf8Bytes = "x".repeat(MOST_BYTES).into();
-        assert!(connection.push_event(big, CHAT, Seq::new(1), Duration::ZERO));
-        assert!(!connection.push_event("x".into(), CHAT, Seq::new(2), Duration::ZERO));
+        let push = |text, seq| connection.push_event(text, CHAT, Seq::new(seq), Duration::ZERO);
+        assert_eq!(push(big, 1), Pushed::Queued);
+        assert_eq!(push("x".into(), 2), Pushed::Folded { watch: true });
+        assert_eq!(push("x".into(), 3), Pushed::Folded { watch: false });
         assert!(!connection.push_ephemeral("x".into()));
     }
 
@@ -318,5 +361,34 @@ mod tests {
         assert_eq!(silent.drain().close, None);
         silent.tick(Duration::from_secs(61), heartbeat);
         assert_eq!(silent.drain().close, Some(CloseCode::Silent));
+    }
+
+    #[test]
+    fn a_calm_connection_is_looked_at_when_it_is_due_and_a_moved_one_until_its_cursor_was_told() {
+        let (heartbeat, at) = (Duration::from_secs(15), Duration::from_secs);
+        let connection = connection();
+        assert_eq!(connection.tick(at(1), heartbeat), Look { at: at(15), soon: false });
+        connection.heard(at(9));
+        assert_eq!(connection.tick(at(15), heartbeat), Look { at: at(24), soon: false });
+        assert_eq!(connection.tick(at(24), heartbeat), Look { at: at(39), soon: false });
+        assert_eq!(connection.tick(at(39), heartbeat), Look { at: at(54), soon: false });
+
+        let quick = Connection::new(
+            ConnectionId(2),
+            Door::Socket,
+            UserId::from_raw(1),
+            DeviceId::from_raw(1),
+            at(40),
+        );
+        quick.push_event("x".into(), CHAT, Seq::new(1), at(40));
+        assert!(quick.drain().watch);
+        quick.push_event("x".into(), CHAT, Seq::new(2), at(40));
+        assert!(!quick.drain().watch);
+        assert_eq!(quick.tick(at(41), heartbeat), Look { at: at(55), soon: true });
+        assert_eq!(quick.tick(at(42), heartbeat), Look { at: at(55), soon: false });
+        let drained = quick.drain();
+        assert!(drained.cursor && !drained.watch);
+        quick.push_event("x".into(), CHAT, Seq::new(3), at(42));
+        assert!(quick.drain().watch);
     }
 }

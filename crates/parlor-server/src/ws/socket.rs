@@ -2,11 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, task::Poll, time::Duration};
 
-use axum::{
-    extract::WebSocketUpgrade,
-    extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket},
-    response::Response,
-};
+use axum::response::Response;
 use parlor_core::{
     Caller, Core, Error,
     messages::sent,
@@ -23,68 +19,105 @@ use parlor_proto::{
     receipts::Status,
 };
 
-use super::error_frame;
+use tokio_tungstenite::tungstenite::{
+    self, Message, Utf8Bytes,
+    protocol::{CloseFrame, frame::coding},
+};
+
 use super::{
+    error_frame,
     hub::{Hub, reconnect},
     queue::{Connection, Drained, MOST_BEHIND, encode},
+    wire::{Socket, Upgrade, is_too_large},
 };
-use crate::App;
+use crate::{App, http::accept::Seat};
 
 /// Time to say `hello`.
 const GREETING: Duration = Duration::from_secs(10);
-/// Read buffer of one connection. The library's default costs 135 KB each (performance R1).
-const READ_BUFFER: usize = 4 * 1024;
-/// Frames written together before the socket is flushed by size.
-const WRITE_BUFFER: usize = 8 * 1024;
 /// Time between a close frame and the end.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Turns an accepted upgrade into a connection; the router has checked the origin.
-pub fn accept(app: Arc<App>, upgrade: WebSocketUpgrade) -> Response {
-    let most = app.core.settings().limits.frame_bytes as usize;
+pub fn accept(app: Arc<App>, upgrade: Upgrade, seat: Option<Seat>) -> Response {
+    let (response, upgraded) = upgrade.accept();
+    let spawn = app.spawn.clone();
     // Held from here on: an orderly end waits for the close frame.
     let open = app.tasks.open.token();
-    upgrade
-        .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(WRITE_BUFFER)
-        // No bound of the library's own: it would refuse a page of long messages, and a close behind
-        // it. The next frame is fed only when the one before went out, so one is all that waits.
-        .max_message_size(most)
-        .max_frame_size(most)
-        .on_upgrade(move |socket| async move {
-            Box::pin(serve(app, socket)).await;
-            drop(open);
-        })
+    let task = async move {
+        match upgraded.await {
+            Ok(upgraded) => {
+                let most = app.core.settings().limits.frame_bytes as usize;
+                serve(&app, Socket::of(upgraded, most).await).await;
+            }
+            Err(error) => tracing::debug!(%error, "a connection ended before it was a socket"),
+        }
+        drop((open, seat));
+    };
+    spawn.spawn("socket", Box::pin(task));
+    response
 }
 
-/// Serves one connection from `hello` to its end.
-async fn serve(app: Arc<App>, mut socket: WebSocket) {
+/// Serves one connection from `hello` to its end. What happens once is boxed: its room is given
+/// back, and what is left is what an idle connection costs (performance R16).
+async fn serve(app: &App, mut socket: Socket) {
+    let Some((caller, connection, own)) = Box::pin(begin(app, &mut socket)).await else { return };
+    let ending = match own {
+        Ok(own) => run(app, &mut socket, &connection, &caller, own).await,
+        Err(code) => (Ending::Orderly, code),
+    };
+    Box::pin(end(app, &mut socket, &caller, &connection, ending)).await;
+}
+
+/// Greets, registers and replays. None where the connection ended before it was registered; the
+/// position in the own stream, or how to close.
+async fn begin(
+    app: &App,
+    socket: &mut Socket,
+) -> Option<(Caller, Arc<Connection>, Result<Seq, Option<CloseCode>>)> {
     let greeted = tokio::select! {
         biased;
-        () = app.hub.drained() => return send_away(&app, &mut socket).await,
-        greeted = greeting(&app, &mut socket) => greeted,
+        () = app.hub.drained() => {
+            send_away(app, socket).await;
+            return None;
+        }
+        greeted = greeting(app, socket) => greeted,
     };
     let (hello, caller) = match greeted {
         Ok(greeted) => greeted,
-        Err(Some(code)) => return close(&app, &mut socket, code).await,
-        Err(None) => return,
+        Err(code) => {
+            if let Some(code) = code {
+                close(app, socket, code).await;
+            }
+            return None;
+        }
     };
     let told_ms = app.core.session().told_ms();
     let connection = app.hub.register(&caller, app.most_connections());
     if app.hub.is_draining() {
         app.hub.unregister(&connection);
-        return send_away(&app, &mut socket).await;
+        send_away(app, socket).await;
+        return None;
     }
-    let ending = run(&app, &mut socket, &connection, caller, hello, told_ms).await;
-    app.hub.unregister(&connection);
-    app.core.presence().disconnected(caller.user_id, connection.id, ending.0).await;
-    if let Some(code) = ending.1 {
-        close(&app, &mut socket, code).await;
+    let own = resume(app, socket, &connection, caller, hello, told_ms).await;
+    Some((caller, connection, own))
+}
+
+async fn end(
+    app: &App,
+    socket: &mut Socket,
+    caller: &Caller,
+    connection: &Connection,
+    (ending, code): (Ending, Option<CloseCode>),
+) {
+    app.hub.unregister(connection);
+    app.core.presence().disconnected(caller.user_id, connection.id, ending).await;
+    if let Some(code) = code {
+        close(app, socket, code).await;
     }
 }
 
 /// Sends away whom a drain did not find among the connections.
-async fn send_away(app: &App, socket: &mut WebSocket) {
+async fn send_away(app: &App, socket: &mut Socket) {
     let after_ms = u64::try_from(app.hub.back_after().as_millis()).unwrap_or(u64::MAX);
     let told = tell(app, socket, &reconnect(after_ms)).await;
     if let Some(code) = told.err().unwrap_or(Some(CloseCode::Draining)) {
@@ -93,7 +126,7 @@ async fn send_away(app: &App, socket: &mut WebSocket) {
 }
 
 /// Waits for `hello` and finds out who speaks.
-async fn greeting(app: &App, socket: &mut WebSocket) -> Result<(Hello, Caller), Option<CloseCode>> {
+async fn greeting(app: &App, socket: &mut Socket) -> Result<(Hello, Caller), Option<CloseCode>> {
     let late = app.clock.sleep(GREETING);
     let text = tokio::select! {
         biased;
@@ -122,21 +155,21 @@ fn is_hello(text: &str) -> bool {
     text.contains("\"hello\"")
 }
 
-async fn run(
+/// Says welcome and replays what was missed.
+async fn resume(
     app: &App,
-    socket: &mut WebSocket,
-    connection: &Arc<Connection>,
+    socket: &mut Socket,
+    connection: &Connection,
     caller: Caller,
     hello: Hello,
     told_ms: u64,
-) -> (Ending, Option<CloseCode>) {
-    let orderly = |code| (Ending::Orderly, code);
+) -> Result<Seq, Option<CloseCode>> {
     let core = &app.core;
     let session = core.session();
     match session.still_stands(&hello, &caller).await {
         Ok(true) => {}
-        Ok(false) => return orderly(Some(CloseCode::SessionRevoked)),
-        Err(error) => return orderly(fail(app, socket, hello.id, &error).await),
+        Ok(false) => return Err(Some(CloseCode::SessionRevoked)),
+        Err(error) => return Err(fail(app, socket, hello.id, &error).await),
     }
     if let Some(name) = &hello.device_name
         && let Err(error) = core.devices().rename(&caller, name).await
@@ -145,31 +178,43 @@ async fn run(
         tracing::warn!(%error, "a device kept its old name");
     }
     let greeted = session.greet(caller, hello.id.clone(), hello.cursor.as_deref(), told_ms).await;
-    let mut greeted = match greeted {
+    let greeted = match greeted {
         Ok(greeted) => greeted,
-        Err(error) => return orderly(fail(app, socket, hello.id, &error).await),
+        Err(error) => return Err(fail(app, socket, hello.id, &error).await),
     };
-    let mut own = core.session().own_after(&greeted.replay);
-    match replay(app, socket, &mut greeted).await {
-        Ok(told) => connection.forget(&told),
-        Err(code) => return orderly(code),
-    }
+    let own = core.session().own_after(&greeted.replay);
+    let told = replay(app, socket, greeted).await?;
+    connection.forget(&told);
     core.presence().connected(caller.user_id, connection.id).await;
+    Ok(own)
+}
+
+async fn run(
+    app: &App,
+    socket: &mut Socket,
+    connection: &Arc<Connection>,
+    caller: &Caller,
+    mut own: Seq,
+) -> (Ending, Option<CloseCode>) {
+    let orderly = |code| (Ending::Orderly, code);
     let mut writes_next = false;
     loop {
         match next(socket, connection, writes_next).await {
             Next::Received(Ok(text)) => {
                 writes_next = true;
                 connection.heard(app.clock.monotonic());
-                let done = on_text(app, socket, connection, &caller, &text, &mut own).await;
-                if let Err(code) = done {
+                // A mere sign of life asks for nothing.
+                let Some(text) = text else { continue };
+                let done = on_text(app, socket, connection, caller, &text, &mut own);
+                if let Err(code) = Box::pin(done).await {
                     return orderly(code);
                 }
             }
             Next::Received(Err(code)) => return orderly(code),
             Next::Woken => {
                 writes_next = false;
-                match flush(app, socket, connection, &caller, &mut own).await {
+                let flushed = flush(app, socket, connection, caller, &mut own);
+                match Box::pin(flushed).await {
                     Ok(None) => {}
                     Ok(Some(CloseCode::Silent)) => {
                         return (Ending::Silent, Some(CloseCode::Silent));
@@ -183,16 +228,16 @@ async fn run(
 }
 
 enum Next {
-    /// A text came, or the end.
-    Received(Result<Utf8Bytes, Option<CloseCode>>),
+    /// A text came, a mere sign of life, or the end.
+    Received(Result<Option<Utf8Bytes>, Option<CloseCode>>),
     /// Something waits to be written.
     Woken,
 }
 
 /// Waits for the client or for the queue. Where both are ready they take turns, so that neither a
 /// client that never stops nor a chat that never stops is in the way of the other.
-async fn next(socket: &mut WebSocket, connection: &Connection, writes_next: bool) -> Next {
-    let received = next_text(socket);
+async fn next(socket: &mut Socket, connection: &Connection, writes_next: bool) -> Next {
+    let received = next_heard(socket);
     let woken = connection.wake.notified();
     tokio::pin!(received, woken);
     std::future::poll_fn(|context| {
@@ -211,20 +256,21 @@ async fn next(socket: &mut WebSocket, connection: &Connection, writes_next: bool
 /// Returns how far each chat was told.
 async fn replay(
     app: &App,
-    socket: &mut WebSocket,
-    greeted: &mut Greeted,
+    socket: &mut Socket,
+    greeted: Greeted,
 ) -> Result<BTreeMap<ChatId, Seq>, Option<CloseCode>> {
     let session = app.core.session();
+    let Greeted { caller, welcome, mut replay } = greeted;
     let mut told = BTreeMap::new();
-    tell(app, socket, &ServerFrame::Welcome(Box::new(greeted.welcome.clone()))).await?;
+    tell(app, socket, &ServerFrame::Welcome(Box::new(welcome))).await?;
     loop {
-        match session.next_replay(&greeted.caller, &mut greeted.replay).await {
+        match session.next_replay(&caller, &mut replay).await {
             Ok(Some(frames)) => {
                 for frame in &frames {
                     if let ServerFrame::Event(event) = frame {
                         told.insert(event.chat_id, event.seq);
                     }
-                    feed(app, socket, encode(frame)).await?;
+                    feed(app, socket, &encode(frame)).await?;
                 }
             }
             Ok(None) => break,
@@ -232,7 +278,7 @@ async fn replay(
             Err(error) => return Err(fail(app, socket, None, &error).await),
         }
     }
-    let cursor = session.cursor_after(&greeted.replay);
+    let cursor = session.cursor_after(&replay);
     tell(app, socket, &ServerFrame::Cursor(CursorFrame { cursor })).await?;
     Ok(told)
 }
@@ -240,14 +286,17 @@ async fn replay(
 /// Writes everything that waits in one go.
 async fn flush(
     app: &App,
-    socket: &mut WebSocket,
+    socket: &mut Socket,
     connection: &Connection,
     caller: &Caller,
     own: &mut Seq,
 ) -> Result<Option<CloseCode>, Option<CloseCode>> {
     // Read before the drain: what was told before it is in the queue or was sent.
     let told_ms = app.core.session().told_ms();
-    let Drained { frames, gaps, ping, cursor, close } = connection.drain();
+    let Drained { frames, gaps, ping, cursor, close, watch } = connection.drain();
+    if watch {
+        app.hub.watch(connection);
+    }
     for (text, step) in frames {
         if let Some(step) = step {
             if step <= *own {
@@ -258,30 +307,30 @@ async fn flush(
                 Err(error) => return Err(fail(app, socket, None, &error).await),
             };
             for step in missing {
-                feed(app, socket, encode(&ServerFrame::Account(step))).await?;
+                feed(app, socket, &encode(&ServerFrame::Account(step))).await?;
             }
             *own = step;
         }
-        feed(app, socket, text).await?;
+        feed(app, socket, &text).await?;
     }
     for gap in gaps {
-        feed(app, socket, encode(&ServerFrame::Gap(gap))).await?;
+        feed(app, socket, &encode(&ServerFrame::Gap(gap))).await?;
     }
     if cursor {
         let cursor = app.core.session().cursor(caller, *own, told_ms);
-        feed(app, socket, encode(&ServerFrame::Cursor(CursorFrame { cursor }))).await?;
+        feed(app, socket, &encode(&ServerFrame::Cursor(CursorFrame { cursor }))).await?;
     }
     if ping {
-        send(app, socket, Message::Ping(Vec::new().into())).await?;
+        socket.put_ping();
     }
-    flush_socket(app, socket).await?;
+    write_out(app, socket).await?;
     Ok(close)
 }
 
 /// Handles the frames of one text.
 async fn on_text(
     app: &App,
-    socket: &mut WebSocket,
+    socket: &mut Socket,
     connection: &Arc<Connection>,
     caller: &Caller,
     text: &str,
@@ -425,7 +474,7 @@ fn refusal(error: FrameError) -> ServerFrame {
 }
 
 /// Reads the first text; what the library does by itself before it is passed over.
-async fn first_text(socket: &mut WebSocket) -> Result<Utf8Bytes, Option<CloseCode>> {
+async fn first_text(socket: &mut Socket) -> Result<Utf8Bytes, Option<CloseCode>> {
     loop {
         if let Some(text) = next_heard(socket).await? {
             return Ok(text);
@@ -433,48 +482,40 @@ async fn first_text(socket: &mut WebSocket) -> Result<Utf8Bytes, Option<CloseCod
     }
 }
 
-/// Reads the next text, or a text of no frames for a mere sign of life.
-async fn next_text(socket: &mut WebSocket) -> Result<Utf8Bytes, Option<CloseCode>> {
-    let heard = next_heard(socket).await?;
-    Ok(heard.unwrap_or(Utf8Bytes::from_static("[]")))
-}
-
 /// Reads a text, or none for a ping or pong; anything else ends the connection, with a close code or
 /// without.
-async fn next_heard(socket: &mut WebSocket) -> Result<Option<Utf8Bytes>, Option<CloseCode>> {
-    match socket.recv().await {
+async fn next_heard(socket: &mut Socket) -> Result<Option<Utf8Bytes>, Option<CloseCode>> {
+    match socket.next().await {
         Some(Ok(Message::Text(text))) => Ok(Some(text)),
         Some(Ok(Message::Binary(_))) => Err(Some(CloseCode::BinaryFrame)),
-        Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(None),
+        // Raw frames are written only, never read.
+        Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Ok(None),
         Some(Ok(Message::Close(_))) | None => Err(None),
         Some(Err(error)) => Err(close_code_of(&error)),
     }
 }
 
-fn close_code_of(error: &axum::Error) -> Option<CloseCode> {
-    let text = error.to_string();
-    // The library keeps its error type behind a box of the framework; its words are all there is.
-    if text.contains("too long") || text.contains("too big") || text.contains("Space limit") {
-        Some(CloseCode::FrameTooLarge)
-    } else if text.contains("UTF-8") {
-        Some(CloseCode::BadUtf8)
-    } else {
-        None
+fn close_code_of(error: &tungstenite::Error) -> Option<CloseCode> {
+    match error {
+        error if is_too_large(error) => Some(CloseCode::FrameTooLarge),
+        tungstenite::Error::Utf8(_) => Some(CloseCode::BadUtf8),
+        _ => None,
     }
 }
 
 async fn tell(
     app: &App,
-    socket: &mut WebSocket,
+    socket: &mut Socket,
     frame: &ServerFrame,
 ) -> Result<(), Option<CloseCode>> {
-    send(app, socket, Message::Text(encode(frame))).await
+    socket.put_text(&encode(frame));
+    write_out(app, socket).await
 }
 
 /// Tells that the server could not do what it had to; returns how to close.
 async fn fail(
     app: &App,
-    socket: &mut WebSocket,
+    socket: &mut Socket,
     id: Option<String>,
     error: &Error,
 ) -> Option<CloseCode> {
@@ -482,51 +523,42 @@ async fn fail(
     told.err().unwrap_or(Some(CloseCode::ServerFailed))
 }
 
-async fn feed(app: &App, socket: &mut WebSocket, text: Utf8Bytes) -> Result<(), Option<CloseCode>> {
-    use futures_util::SinkExt as _;
-    in_time(app, socket.feed(Message::Text(text))).await
+/// Queues a text; what waits goes out first if it is much, so that one text more is all that waits.
+async fn feed(app: &App, socket: &mut Socket, text: &str) -> Result<(), Option<CloseCode>> {
+    if socket.is_full() {
+        write_out(app, socket).await?;
+    }
+    socket.put_text(text);
+    Ok(())
 }
 
-async fn send(
-    app: &App,
-    socket: &mut WebSocket,
-    message: Message,
-) -> Result<(), Option<CloseCode>> {
-    in_time(app, socket.send(message)).await
-}
-
-async fn flush_socket(app: &App, socket: &mut WebSocket) -> Result<(), Option<CloseCode>> {
-    use futures_util::SinkExt as _;
-    in_time(app, socket.flush()).await
-}
-
-/// Gives a write as long as a connection may stay behind.
-async fn in_time(
-    app: &App,
-    write: impl Future<Output = Result<(), axum::Error>>,
-) -> Result<(), Option<CloseCode>> {
-    tokio::pin!(write);
+/// Writes what waits, in as much time as a connection may stay behind.
+async fn write_out(app: &App, socket: &mut Socket) -> Result<(), Option<CloseCode>> {
     // Most writes end at once and need no timer.
-    let first = std::future::poll_fn(|context| match write.as_mut().poll(context) {
+    let first = std::future::poll_fn(|context| match socket.poll_write_out(context) {
         Poll::Ready(result) => Poll::Ready(Some(result)),
         Poll::Pending => Poll::Ready(None),
     });
     if let Some(result) = first.await {
         return result.map_err(|_| None);
     }
+    let late = app.clock.sleep(MOST_BEHIND);
     tokio::select! {
         biased;
-        result = write => result.map_err(|_| None),
-        () = app.clock.sleep(MOST_BEHIND) => Err(Some(CloseCode::SlowReader)),
+        result = std::future::poll_fn(|context| socket.poll_write_out(context)) => {
+            result.map_err(|_| None)
+        }
+        () = late => Err(Some(CloseCode::SlowReader)),
     }
 }
 
 /// Says why, and gives the other side a moment to hear it.
-async fn close(app: &App, socket: &mut WebSocket, code: CloseCode) {
-    let frame = CloseFrame { code: code.code(), reason: Utf8Bytes::from_static(code.name()) };
+async fn close(app: &App, socket: &mut Socket, code: CloseCode) {
+    let reason = Utf8Bytes::from_static(code.name());
+    let frame = CloseFrame { code: coding::CloseCode::from(code.code()), reason };
     let farewell = async {
-        if socket.send(Message::Close(Some(frame))).await.is_ok() {
-            while let Some(Ok(_)) = socket.recv().await {}
+        if socket.close(frame).await.is_ok() {
+            while let Some(Ok(_)) = socket.next().await {}
         }
     };
     tokio::select! {
@@ -548,4 +580,19 @@ pub fn start_ticker(app: &Arc<App>, hub: &Arc<Hub>) {
         }
     };
     app.spawn.spawn("hub", Box::pin(task));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_task_of_an_idle_connection_stays_small() {
+        const fn size_of<A, F>(_: &impl FnOnce(A, Socket) -> F) -> usize {
+            std::mem::size_of::<F>()
+        }
+        // What it awaits once, or only while it is busy, belongs in a box.
+        let size = size_of(&|app: &'static App, socket| serve(app, socket));
+        assert!(size <= 1_280, "{size} bytes");
+    }
 }
