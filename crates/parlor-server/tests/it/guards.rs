@@ -155,7 +155,7 @@ fn the_acceptance_map_holds() {
 }
 
 /// Lower it with every requirement that gets its evidence.
-const MOST_OPEN: usize = 121;
+const MOST_OPEN: usize = 122;
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap()
